@@ -1,0 +1,1 @@
+"""Measurements, each run by `./cloud bench NAME`; results are in README.md."""

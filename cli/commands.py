@@ -1,0 +1,407 @@
+"""The one-shot commands, by typer. Exit statuses: 0 done, 1 failed, 64 usage, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import documents, slice_commands, state, users
+from cli.ask import Ask, Back, Leave, TerminalKeyboard
+from cli.documents import NotDone
+from cli.installation import BeforeWrite, Installation, enter_lab_if_up
+from cli.operation import LeftRunning
+from cli.screen import FAINT, Screen
+from cli.slice_commands import SliceOrAll
+from cli.text import system_words
+from cloudrepo.errors import CloudError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 64
+EXIT_INTERRUPTED = 130
+
+_HERE_IS_THE_LAB = (
+    *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
+    *("restart-policy", "user"),
+    *slice_commands.NAMES,
+)
+_PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+app = typer.Typer(
+    help="Virtual networks for class labs: slices of QEMU machines on plain SSH hosts. Bare `./cloud` opens the menu.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+worker_app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
+app.add_typer(slice_commands.app)
+app.add_typer(worker_app, name="worker")
+app.add_typer(state.app, name="state")
+app.add_typer(users.app, name="user")
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; install missing system packages.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
+Address = Annotated[str, typer.Argument(metavar="IP", help="Its management address.")]
+
+
+def run(words: Sequence[str], before_write: BeforeWrite) -> int:
+    """Run one command, and say what kept it from doing what was asked; its exit status.
+
+    With `--json` every way out but a help text leaves one document on the standard output.
+
+    Args:
+        words: the command line without the program's name.
+        before_write: called before anything writes the state file.
+    """
+    from typer.exceptions import TyperException
+
+    as_json = documents.are_wanted(words)
+    screen = Screen(sys.stderr)
+    try:
+        return _run(words, before_write)
+    except TyperException as error:  # all of them are about how the command was written
+        status, wrong = EXIT_USAGE, documents.error(_usage(error), code="usage")
+    except NotDone as error:
+        (screen if as_json else Screen()).complain(error.answer)
+        status, wrong = EXIT_FAILED, documents.error(error.answer)
+    except CloudError as error:
+        screen.complain(error)
+        status, wrong = EXIT_FAILED, documents.error(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file that cannot be used, in the system's words
+        screen.complain(system_words(error))
+        status, wrong = EXIT_FAILED, documents.error(system_words(error), code="system")
+    except Leave:
+        text = "Not done: the input ended where a question was asked. `--yes` asks none."
+        screen.line()
+        screen.complain(text)
+        status, wrong = EXIT_FAILED, documents.error(text, code="unanswered")
+    except LeftRunning:
+        text = "Left. Hosts end the step they are at; `./cloud resume --list` shows what is unfinished."
+        screen.complain(text)
+        status, wrong = EXIT_INTERRUPTED, documents.error(text, code="left")
+    except (Back, KeyboardInterrupt, typer.Abort):  # Ctrl-C ends this process and touches no host
+        screen.line()
+        status, wrong = EXIT_INTERRUPTED, documents.error("Ctrl-C", code="interrupted")
+    except SystemExit:  # SIGTERM: see main
+        if as_json:
+            documents.write_failure(words, documents.error("SIGTERM", code="terminated"))
+        raise
+    if as_json:
+        documents.write_failure(words, wrong)
+    return status
+
+
+def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
+    if words and words[0] == "lab":
+        from lab.cli import app as lab_app
+
+        return _invoke(lab_app, "cloud lab", words[1:])
+    status = enter_lab_if_up(words) if words and words[0] in _HERE_IS_THE_LAB else None
+    if status is not None:
+        return status
+    return _invoke(app, "cloud", words, obj=before_write)
+
+
+def _invoke(chosen: typer.Typer, name: str, words: Sequence[str], **more: Any) -> int:
+    """As calling the app does, but Ctrl-C and a pipe without a reader come out as they are."""
+    command = typer.main.get_command(chosen)
+    try:
+        with command.make_context(name, list(words), **more) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _usage(error: Exception) -> str:
+    """Say how the command is to be written; what was wrong, in one sentence."""
+    from typer.rich_utils import rich_format_error
+
+    if not str(error):
+        return ""  # no words were given, and the help was the answer
+    rich_format_error(error)  # type: ignore[arg-type] # TyperException carries what it needs
+    format_message: Callable[[], str] = getattr(error, "format_message", error.__str__)
+    return format_message()
+
+
+def _installation(context: typer.Context) -> Installation:
+    from cli.recovery import remind
+
+    installation = Installation.open(context.find_root().obj)
+    remind(installation)
+    return installation
+
+
+def _status(ok: bool) -> int:
+    return 0 if ok else EXIT_FAILED
+
+
+# -- the installation --------------------------------------------------------------------
+
+
+@app.command()
+def menu() -> None:
+    """Open the menu (the same as no command at all)."""
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is made.")]) -> int:
+    """Make an installation of your own: state, settings, log and pins in one directory."""
+    from cli.setup import make_installation
+
+    return _status(make_installation(directory, Screen()))
+
+
+@app.command()
+def status(context: typer.Context) -> int:
+    """Show the workers, and where state and log are."""
+    from cli.screens.cluster import show_cluster
+
+    screen = Screen()
+    installation = _installation(context)
+    if installation.untouched:
+        screen.line(("This cluster has never been contacted; the menu asks before it does.", FAINT))
+    else:
+        installation.api.discovery.start()
+        installation.api.discovery.wait(installation.settings.discovery.wait)
+    ok, answer = installation.api.cluster_status()
+    show_cluster(screen, answer) if ok else screen.complain(answer)
+    return _status(ok)
+
+
+@app.command()
+def log(
+    lines: Annotated[int, typer.Option("-n", min=0, help="How many of the last lines.")] = 40,
+    follow: Annotated[bool, typer.Option("-f", help="Go on as lines come; Ctrl-C ends it.")] = False,
+) -> int:
+    """Show the end of the log."""
+    from cli.setup import show_log
+
+    return _status(show_log(lines, follow=follow))
+
+
+@app.command()
+def monitor(
+    context: typer.Context,
+    auto_resume: Annotated[
+        bool | None, typer.Option("--auto-resume/--no-auto-resume", help="Resume what dead processes left.")
+    ] = None,
+    unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd unit that does this.")] = False,
+) -> int:
+    """Watch the hosts without a menu: restart what died, bring back what was lost, tell people. Ctrl-C ends it."""
+    from cli.installation import state_path
+    from cli.monitor import print_unit, run_monitor
+
+    if unit:
+        return print_unit(state_path(), Screen(sys.stderr))
+    return run_monitor(_installation(context), Screen(), auto_resume=auto_resume)
+
+
+@app.command()
+def events(
+    lines: Annotated[int, typer.Option("-n", min=0, help="How many of the last ones.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come; Ctrl-C ends it.")] = False,
+    about: Annotated[str, typer.Option(metavar="X", help="Only about X: a slice, VM, worker or user.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> int:
+    """Show who did what to which object, and what happened to it."""
+    from cli.events import show_events
+    from cli.installation import state_folder
+
+    return show_events(state_folder(), Screen(), count=lines, follow=follow, about=about, as_json=as_json)
+
+
+@app.command()
+def cleanup(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(metavar="IP", help="Only on this host.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only; status 2 when there is something.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Remove everything on the hosts that carries this installation's mark, after a list and a yes."""
+    from cli.cleanup import clean_up
+
+    return clean_up(_installation(context), host, Screen(), _ask(), dry_run=dry_run, assume_yes=yes)
+
+
+@app.command()
+def drift(
+    context: typer.Context,
+    slice: SliceOrAll = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Set right what carries our mark, after a yes.")] = False,
+    as_json: Json = False,
+    yes: Yes = False,
+) -> int:
+    """Compare every object on every host with the records; status 2 when they differ."""
+    from cli.drift import fix_drift, show_drift
+
+    screen, installation = Screen(sys.stderr if as_json else None), _installation(context)
+    if fix:
+        return fix_drift(installation, slice, screen, _ask(aside=as_json), as_json=as_json, assume_yes=yes)
+    return show_drift(installation, slice, screen, as_json=as_json)
+
+
+@app.command(name="verify")
+def verify_(
+    context: typer.Context,
+    slice: SliceOrAll = None,
+    as_json: Json = False,
+) -> int:
+    """Prove on the wire who hears whom, against the records; status 1 when a pair is not as it should be."""
+    from cli.verify import show_verification
+
+    return show_verification(_installation(context), slice, Screen(sys.stderr if as_json else None), as_json=as_json)
+
+
+# -- guests ------------------------------------------------------------------------------
+
+
+@app.command()
+def console(context: typer.Context, vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")]) -> int:
+    """Open the serial console of a guest; Ctrl-] leaves it."""
+    from cli.console import open_console
+
+    return _open_guest(context, vm, open_console)
+
+
+@app.command()
+def vnc(context: typer.Context, vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")]) -> int:
+    """Open a tunnel to the screen of a guest and print its address; Ctrl-C closes it."""
+    from cli.vnc import open_vnc
+
+    return _open_guest(context, vm, open_vnc)
+
+
+@app.command("restart-policy")
+def restart_policy(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")],
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help="never, on-failure or always; `default` is what the setting says.")
+    ],
+) -> int:
+    """Say what the monitor does when a VM dies."""
+    from cli.monitor import change_restart_policy
+
+    return _open_guest(
+        context, vm, lambda api, owner, name, screen: change_restart_policy(api, owner, name, policy, screen)
+    )
+
+
+def _open_guest(context: typer.Context, vm: str, opener: Any) -> int:
+    installation, screen = _installation(context), Screen()
+    owner = installation.owner_of(vm)
+    if owner is None:
+        screen.complain(f"There is no VM {vm}, or several users have one of that name; its id is sure.")
+        return EXIT_FAILED
+    return _status(opener(installation.api, owner, vm, screen))
+
+
+# -- the state file ------------------------------------------------------------------------
+
+
+@state.app.command("rebuild")
+def state_rebuild(
+    context: typer.Context,
+    host: Annotated[list[str] | None, typer.Option(metavar="IP", help="Look only there; may be repeated.")] = None,
+    installation: Annotated[str | None, typer.Option(metavar="HEX", help="Whose marks, if several are there.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Though the state file has slices; it is put aside.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make the records anew from the marks on the hosts, when the state file is gone."""
+    from cli.state_rebuild import rebuild_state
+
+    screen = Screen(sys.stderr if as_json else None)
+    return rebuild_state(_installation(context), host or [], installation, screen, force=force, as_json=as_json)
+
+
+# -- workers -----------------------------------------------------------------------------
+
+
+@worker_app.command("add")
+def worker_add(context: typer.Context, ip: Address) -> int:
+    """Enrol a host: contact it, pin its key, learn what it is."""
+    from cli.workers import add_worker
+
+    return _status(add_worker(_installation(context), ip, Screen()))
+
+
+@worker_app.command("list")
+def worker_list(context: typer.Context) -> int:
+    """Ask all workers what they are, and show them."""
+    from cli.workers import list_workers
+
+    return _status(list_workers(_installation(context), Screen()))
+
+
+@worker_app.command("trust")
+def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
+    """Forget the pinned key of a host that was installed anew, and pin the one it shows now."""
+    from cli.workers import trust_worker
+
+    return _status(trust_worker(_installation(context), ip, Screen(), _ask(), assume_yes=yes))
+
+
+# -- trying and testing --------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    yes: Yes = False,
+    inside: Annotated[bool, typer.Option("--inside", hidden=True)] = False,
+) -> int:
+    """Make three hosts on this machine, run a slice on them, and show what reaches what."""
+    from cli import demo as show
+
+    return show.demo_inside(context.find_root().obj) if inside else show.demo(assume_yes=yes)
+
+
+@app.command(context_settings=_PASS_ON)
+def test(context: typer.Context) -> int:
+    """Run the tests; --quick leaves the lab's out, other words are pytest's own."""
+    from cli.testing import run_tests
+
+    return run_tests(context.args)
+
+
+@app.command()
+def lint() -> int:
+    """Run the linters and the type checker."""
+    from cli.testing import run_linters
+
+    return run_linters()
+
+
+@app.command(context_settings=_PASS_ON)
+def bench(context: typer.Context) -> int:
+    """Measure: `bench deploy`, `bench monitor`, `bench state`."""
+    from cli.testing import run_bench
+
+    return run_bench(context.args)
+
+
+@app.command("lab")
+def lab_command() -> None:
+    """The lab on this machine: up, status, exec, host, kill, boot, cut, heal, down."""
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    """Where `--version` is found among other words."""
+    if version:
+        from cloudrepo import __version__
+
+        typer.echo(f"Cloud Repositorio {__version__}")
+        raise typer.Exit
+
+
+def _ask(*, aside: bool = False) -> Ask:
+    return Ask.aside(sys.stderr) if aside else Ask(TerminalKeyboard())

@@ -1,0 +1,1 @@
+"""The menu's screens, a module for each group."""

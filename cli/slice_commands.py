@@ -1,0 +1,229 @@
+"""One-shot commands on slices: deploy, delete, start, stop, resume, rollback. An operator acts as the owner."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import documents
+from cli.documents import NotDone
+from cli.installation import Installation
+from cli.text import count
+
+if TYPE_CHECKING:
+    from cli.operation import Result
+    from cli.screens.context import Context
+
+log = logging.getLogger(__name__)
+
+NAMES = ("deploy", "delete", "start", "stop", "resume", "rollback")
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+app = typer.Typer()
+
+
+def _named(words: str | None) -> str | None:
+    """Refuse an empty word: a script whose variable is empty does not mean all slices."""
+    if words == "":
+        raise typer.BadParameter("an empty word names no slice")
+    return words
+
+
+Slice = Annotated[str, typer.Argument(metavar="SLICE", help="Its id or name.", callback=_named)]
+SliceOrAll = Annotated[
+    str | None, typer.Argument(metavar="SLICE", help="Its id or name; without it, all.", callback=_named)
+]
+As = Annotated[str, typer.Option("--as", metavar="USER", help="Act as this user instead of the slice's owner.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Hand it to the running monitor, and return at once.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
+Ended = Annotated[
+    bool, typer.Option("--ended", help="The process on another host has ended: its host is gone for good.")
+]
+
+
+@app.command()
+def deploy(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+    """Bring a designed slice up."""
+    return _Job(context, "deploy", user, as_json).run(slice, no_wait=no_wait)
+
+
+@app.command()
+def delete(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+    """Take a slice down, its disks too, and forget it."""
+    return _Job(context, "delete", user, as_json).run(slice, no_wait=no_wait)
+
+
+@app.command()
+def start(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+    """Start a stopped slice, its disks as they were."""
+    return _Job(context, "start", user, as_json).run(slice, no_wait=no_wait)
+
+
+@app.command()
+def stop(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+    """Stop all machines of a slice; its disks stay."""
+    return _Job(context, "stop", user, as_json).run(slice, no_wait=no_wait)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    slice: SliceOrAll = None,
+    user: As = "",
+    as_json: Json = False,
+    ended: Ended = False,
+    gone: Annotated[
+        list[str] | None,
+        typer.Option("--gone", metavar="IP", help="This host will never be back: what it had is not waited for."),
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list what is unfinished.")] = False,
+) -> int:
+    """Go on with what was under way when a process or a host died."""
+    _require_slice(slice, ended=ended, gone=gone or (), list_only=list_only)
+    job = _Job(context, "resume", user, as_json)
+    if list_only:
+        return job.show(slice)
+    return job.run(slice, ended=ended, gone=tuple(gone or ())) if slice else job.run_all()
+
+
+def _require_slice(slice: str | None, *, ended: bool, gone: Sequence[str], list_only: bool) -> None:
+    """What is given up is given up for one slice by name.
+
+    Raises:
+        typer.BadParameter: none is named, or something is to be given up by a list.
+    """
+    option = "--ended" if ended else "--gone"
+    if not (ended or gone) or (slice and not list_only):
+        return
+    if list_only:
+        raise typer.BadParameter("--list only looks; leave one of the two out", param_hint=option)
+    words = "".join([" --ended" if ended else "", *(f" --gone {ip}" for ip in gone)])
+    raise typer.BadParameter(
+        f"say of which slice: ./cloud resume SLICE{words}. ./cloud resume --list shows what is unfinished",
+        param_hint=option,
+    )
+
+
+@app.command()
+def rollback(context: typer.Context, slice: Slice, user: As = "", as_json: Json = False, ended: Ended = False) -> int:
+    """Take back what was under way when a process or a host died."""
+    return _Job(context, "rollback", user, as_json).run(slice, ended=ended)
+
+
+class _Job:
+    """One command under way: which slices it means, what became of each, and how that is said."""
+
+    def __init__(self, context: typer.Context, verb: str, user: str, as_json: bool) -> None:
+        from cli.recovery import remind
+        from cli.screen import Screen
+
+        self.installation = Installation.open(context.find_root().obj)
+        if verb not in ("resume", "rollback"):
+            remind(self.installation)
+        self.verb = verb
+        self.user = user
+        self.as_json = as_json
+        self.screen = Screen(sys.stderr) if as_json else Screen()
+        self.done: list[dict[str, Any]] = []
+        self.wrong: dict[str, Any] | None = None
+        self.status = DONE
+
+    def run(self, words: str, **options: Any) -> int:
+        """Do it to the slice that an id or a name means."""
+        try:
+            record = self.installation.one_slice(words)
+        except NotDone as error:
+            self.screen.complain(error.answer)
+            self._note(None, False, error.answer)
+        else:
+            self._do(record, **options)
+        return self._end()
+
+    def run_all(self) -> int:
+        """Resume all that nobody is at; Ctrl-C leaves those that were not begun as they are."""
+        found = [one for one in self._unfinished() if one["is_dead"]]
+        if not found:
+            self.screen.line("Nothing is unfinished.")
+        slices = list(dict.fromkeys(int(one["slice_id"]) for one in found))
+        for number, slice_id in enumerate(slices, 1):
+            for one in found:
+                if one["slice_id"] == slice_id:
+                    self.screen.line(one["text"])
+            record = self.installation.db.get_slice(slice_id)
+            if record is not None and self._do(record).was_stopped and slices[number:]:
+                self._leave(slices[number:])
+                break
+        return self._end()
+
+    def _leave(self, slices: Sequence[int]) -> None:
+        ids = ", ".join(map(str, slices))
+        text = f"{count(len(slices), 'slice')} not begun, since you stopped it: {ids}"
+        self.screen.line(text)
+        self.status = INTERRUPTED
+        self.wrong = self.wrong or documents.error(text, code="stopped")
+
+    def show(self, words: str | None) -> int:
+        """Say what is unfinished, of one slice if it is named, and change nothing."""
+        slice_id = self.installation.one_slice(words)["slice_id"] if words else None
+        found = [one for one in self._unfinished() if slice_id in (None, one["slice_id"])]
+        if self.as_json:
+            documents.write({"command": self.verb, "unfinished": found})
+            return DONE
+        for one in found:
+            self.screen.line(one["text"])
+        if not found:
+            self.screen.line("Nothing is unfinished.")
+        return DONE
+
+    def _unfinished(self) -> list[dict[str, Any]]:
+        ok, found = self.installation.api.unfinished_operations(self.user or None)
+        if not ok:
+            raise NotDone(found)
+        return list(found)
+
+    def _do(self, record: dict[str, Any], *, no_wait: bool = False, **options: Any) -> Result:
+        from cli.operation import perform, show_result
+        from cli.screens.context import Context
+
+        acting = self.user or str(record["owner"])
+        log.info("%s of slice %s by the operator %s as %s", self.verb, record["slice_id"], getpass.getuser(), acting)
+        surroundings = Context(self.installation.api, acting, self.screen, _ask(aside=self.as_json))
+        if no_wait:
+            result = self._hand_over(surroundings, record)
+        else:
+            result = perform(surroundings, self.verb, int(record["slice_id"]), **options)
+        show_result(surroundings, result)
+        self._note(record, result.ok, result.answer, seconds=result.seconds)
+        if result.kept is not None:
+            self.status = INTERRUPTED
+        return result
+
+    def _hand_over(self, surroundings: Context, record: dict[str, Any]) -> Result:
+        from cli.operation import Result
+
+        ok, answer = self.installation.api.hand_over(surroundings.username, int(record["slice_id"]), self.verb)
+        return Result(ok, answer, 0.0)
+
+    def _note(self, record: dict[str, Any] | None, ok: bool, answer: object, *, seconds: float = 0) -> None:
+        said = documents.error(answer, code="done" if ok else "error")
+        slice_id, name = (record["slice_id"], record["name"]) if record else (None, None)
+        self.done.append({"slice_id": slice_id, "name": name, "ok": ok, **said, "seconds": round(seconds, 3)})
+        if not ok:
+            self.status = self.status or FAILED
+            self.wrong = self.wrong or said
+
+    def _end(self) -> int:
+        if self.as_json:
+            documents.write({"command": self.verb, "operations": self.done}, wrong=self.wrong)
+        return self.status
+
+
+def _ask(*, aside: bool) -> Any:
+    from cli.ask import Ask, TerminalKeyboard
+
+    return Ask.aside(sys.stderr) if aside else Ask(TerminalKeyboard())

@@ -1,0 +1,78 @@
+"""Proof on the wire, shown: who hears whom on all hosts, against what the records say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli import documents
+from cli.documents import NotDone
+from cli.screen import BAD, FAINT, GOOD, Screen
+from cli.text import count
+
+if TYPE_CHECKING:
+    from cli.installation import Installation
+
+FAILED, NOTHING, INCOMPLETE = 1, 2, 3  # exit statuses: a violation, nothing to test, something could not be shown
+
+
+def show_verification(installation: Installation, words: str | None, screen: Screen, *, as_json: bool) -> int:
+    """Prove, and show; one slice by its id or name, or all for None.
+
+    Returns:
+        The exit status: 0 all is as it should be, 1 a violation, 2 nothing to test, 3 not all could be shown.
+
+    Raises:
+        NotDone: nothing could be tried.
+    """
+    ok, found = installation.api.verify(installation.slice_id(words))
+    if not ok:
+        raise NotDone(found)
+    if as_json:
+        documents.write(found, wrong=_wrong(found))
+    else:
+        _show(screen, found)
+    return _status(found)
+
+
+def _wrong(found: dict[str, Any]) -> dict[str, Any] | None:
+    if found["violations"]:
+        return documents.error(found["violations"][0]["text"], code="verify.violation")
+    if found["unreachable"]:
+        ip, why = next(iter(found["unreachable"].items()))
+        return documents.error(f"{ip}: {why}", code="verify.unreachable")
+    return None
+
+
+def _status(found: dict[str, Any]) -> int:
+    if found["violations"]:
+        return FAILED
+    if found["unreachable"] or found["unproven"]:
+        return INCOMPLETE
+    return 0 if found["frames"] else NOTHING
+
+
+def _by_pair(violations: list[dict[str, Any]]) -> dict[tuple[str, str, bool], list[str]]:
+    """Kinds of frames by who sent, where, and whether they came out there."""
+    pairs: dict[tuple[str, str, bool], list[str]] = {}
+    for one in violations:
+        listener = f"{one['listener']} ({one['device']} on {one['host']})"
+        pairs.setdefault((one["sender"], listener, one["heard"]), []).append(one["kind"])
+    return pairs
+
+
+def _show(screen: Screen, found: dict[str, Any]) -> None:
+    for (sender, listener, heard), kinds in _by_pair(found["violations"]).items():
+        verb = "reaches" if heard else "does not reach"
+        screen.line(("violated  ", BAD), f"{sender} {verb} {listener}", (f"  {', '.join(kinds)}", FAINT))
+    for text in found["unproven"]:
+        screen.line(("unproven  ", FAINT), text)
+    for ip, why in found["unreachable"].items():
+        screen.line(("not tried ", BAD), f"{ip}: {why}")
+    if not found["frames"]:
+        screen.line("No slice that runs has a NIC on a wire: there is nothing to test.")
+        return
+    sizes = f"{count(found['nics'], 'NIC')}, {count(found['frames'], 'frame')} in {found['seconds']:.1f} s"
+    proof = f"{found['heard']} heard where they must be, {found['not_heard']} not heard where they must not"
+    screen.line(
+        (f"{count(len(found['violations']), 'violation')}: {sizes}; {proof}.", GOOD if _status(found) == 0 else BAD)
+    )

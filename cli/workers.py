@@ -1,0 +1,106 @@
+"""Workers: enrol, list, and trust again after a host was installed anew."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from cli.ask import Ask
+from cli.installation import Installation
+from cli.screen import FAINT, GOOD, Screen
+from cli.screens.cluster import show_cluster
+
+if TYPE_CHECKING:
+    from cloudrepo.known_hosts import KnownHosts
+
+
+def add_worker(installation: Installation, address: str, screen: Screen) -> bool:
+    """Contact a host, pin its key, and put it into `workers_list`.
+
+    Returns:
+        Whether it answered; one that does not is enrolled nevertheless and asked at each start.
+    """
+    ip = _address(address, screen)
+    if ip is None:
+        return False
+    with installation.db.transaction() as data:
+        known = data.setdefault("workers_list", [])
+        is_new = ip not in known
+        if is_new:
+            known.append(ip)
+    screen.line(f"{ip} is enrolled." if is_new else f"{ip} was enrolled already.")
+    return _ask_worker(installation, ip, screen)
+
+
+def list_workers(installation: Installation, screen: Screen) -> bool:
+    """Ask all workers, then show them."""
+    installation.api.discovery.discover_all()
+    ok, status = installation.api.cluster_status()
+    if not ok:
+        screen.complain(status)
+        return False
+    show_cluster(screen, status)
+    return True
+
+
+def trust_worker(installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool) -> bool:
+    """Forget a host's pinned key and pin the one that it shows now; one that shows none keeps its pin."""
+    ip = _address(address, screen)
+    if ip is None:
+        return False
+    if ip not in installation.db.data["workers_list"]:
+        screen.complain(f"{ip} is no worker of this installation. `./cloud worker add {ip}` enrols it.")
+        return False
+    pins = _known_hosts(installation)
+    port = installation.settings.ssh.port
+    before = pins.pins(ip, port)
+    for kind, key in before.items():
+        screen.line(f"Pinned for {ip}: {kind} {_fingerprint(key)}")
+    if not assume_yes and not ask.yes(f"Forget that and trust the key that {ip} shows now", default=False):
+        screen.line("Nothing was changed.")
+        return False
+    pins.forget(ip, port)
+    try:
+        return _ask_worker(installation, ip, screen)
+    finally:
+        if before and not pins.pins(ip, port):
+            pins.put_back(ip, port, before)
+            screen.line(f"The key that was pinned before is pinned again for {ip}.")
+
+
+def _ask_worker(installation: Installation, ip: str, screen: Screen) -> bool:
+    """Ask all workers what they are; say what this one answered and which key is pinned."""
+    found = installation.api.discovery.discover_all().get(ip)
+    for kind, key in _known_hosts(installation).pins(ip, installation.settings.ssh.port).items():
+        screen.line((f"Its key is pinned: {kind} {_fingerprint(key)}", FAINT))
+    if found is None or found.worker is None:
+        screen.complain(found.reason if found else f"{ip} was not asked")
+        return False
+    worker = found.worker
+    sizes = f"{worker['max_cores']:g} cores, {worker['max_ram_gb']:g} GB RAM, {worker['max_disk_gb']:g} GB disk"
+    screen.line((f"{ip} answers: {sizes}.", GOOD))
+    for problem in found.problems:
+        screen.complain(problem)
+    return not found.problems
+
+
+def _address(text: str, screen: Screen) -> str | None:
+    """An IP address in its usual form, or None after a complaint."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        screen.complain(f"A worker is named by its IP address, such as 10.0.10.4; found {text!r}.")
+        return None
+
+
+def _known_hosts(installation: Installation) -> KnownHosts:
+    from cloudrepo.known_hosts import KnownHosts
+
+    options = installation.api.executor.options
+    return KnownHosts(options.known_hosts, options.host_keys)
+
+
+def _fingerprint(key: bytes) -> str:
+    from cloudrepo.known_hosts import fingerprint
+
+    return fingerprint(key)

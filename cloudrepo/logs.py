@@ -1,0 +1,82 @@
+"""The log file: `cloudrepo.log` beside the state file, readable by its owner only, rotated."""
+
+from __future__ import annotations
+
+import logging
+import os
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+MAX_BYTES = 5_000_000
+GENERATIONS = 5
+FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+
+
+class PrivateFileHandler(RotatingFileHandler):
+    """A rotated file of mode 0600 whose lines cannot be forged: control characters are written escaped.
+
+    Several processes may write one file. Each looks before a record whether the file was rotated by
+    another one, and opens the new one then.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, to the file that has the name now."""
+        if self.stream is not None and not self._is_current(self.stream):
+            self.stream.close()
+            self.stream = self._open()
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text; a line break in a message does not begin a line that looks like a record."""
+        first, *rest = super().format(record).split("\n")
+        return "\n    ".join(map(_printable, [first, *rest]))
+
+    def _is_current(self, stream: TextIOWrapper) -> bool:
+        try:
+            there = os.stat(self.baseFilename)
+        except FileNotFoundError:
+            return False
+        here = os.fstat(stream.fileno())
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def log_path(state_path: str | os.PathLike[str]) -> Path:
+    """Where the log of an installation is."""
+    return Path(os.path.realpath(state_path)).parent / "cloudrepo.log"
+
+
+def configure(state_path: str | os.PathLike[str], level: str = "INFO") -> Path:
+    """Send the log to its file, and nowhere else; calling it again only moves it.
+
+    Args:
+        state_path: the state file.
+        level: least severity: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
+
+    Returns:
+        The log's path. When it cannot be written there is no log, and one warning on stderr says so.
+    """
+    path = log_path(state_path)
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, PrivateFileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of every packet
+    try:
+        handler = PrivateFileHandler(path, maxBytes=MAX_BYTES, backupCount=GENERATIONS, encoding="utf-8")
+    except OSError as error:
+        logging.getLogger(__name__).warning("no log is written: %s: %s", path, error.strerror)
+        return path
+    handler.setFormatter(logging.Formatter(FORMAT))
+    root.addHandler(handler)
+    return path
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

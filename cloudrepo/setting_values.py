@@ -1,0 +1,302 @@
+"""Reading settings: from YAML with line numbers, from the environment, each value checked against its row."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from cloudrepo.errors import SettingsError
+
+UNLIMITED = "unlimited"
+
+_PREFIX = "CLOUDREPO_"
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+_FLAVOR_KEYS = ("cores", "ram_gb", "disk_gb", "image")
+_MAC_PREFIX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}\Z")
+_FLAVOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}\Z")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One key of the table: its dotted name, type, default, unit, meaning and the bounds of a number."""
+
+    key: str
+    kind: Any
+    default: Any
+    unit: str
+    text: str
+    low: float | None
+    high: float | None
+
+
+def env_name(key: str) -> str:
+    """The variable that overrides a key."""
+    return _PREFIX + key.replace(".", "_").upper()
+
+
+class Reader:
+    """Collects checked values by dotted key; later sources win."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = {row.key: row for row in rows}
+        self._groups = {key.partition(".")[0] for key in self._rows if "." in key}
+        self.values: dict[str, Any] = {}
+
+    def set(self, key: str, value: Any, *, origin: str) -> None:
+        """Take one value.
+
+        Raises:
+            SettingsError: no such key, or the value does not fit; `origin` says where it stands.
+        """
+        row = self._rows.get(key)
+        if row is None:
+            raise self._unknown(key, origin)
+        try:
+            self.values[key] = _checked(row, value)
+        except ValueError as error:
+            raise SettingsError(
+                f"{origin}: setting {key} cannot be {value!r}", evidence=str(error), code="settings.value"
+            ) from error
+
+    def read_file(self, path: Path) -> None:
+        """Take all values of a YAML file; a missing or empty one has none.
+
+        Raises:
+            SettingsError: not YAML, not a mapping, a key twice, or as `set`; with the line.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            root = yaml.compose(text, Loader=_Loader)
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path} cannot be read", evidence=" ".join(str(error).split())) from error
+        if root is None:
+            return
+        seen: set[str] = set()
+        for key, node, line in self._walk(root, "", path):
+            origin = f"{path} line {line}"
+            if key in seen:
+                raise SettingsError(f"{origin}: setting {key} is given twice", remedy="Remove one of the two lines")
+            seen.add(key)
+            self.set(key, self._value(key, node, origin), origin=origin)
+
+    def _walk(self, node: yaml.Node, prefix: str, path: Path) -> Iterable[tuple[str, yaml.Node, int]]:
+        if not isinstance(node, yaml.MappingNode):
+            where = f"{path} line {node.start_mark.line + 1}"
+            what = f"group {prefix.rstrip('.')}" if prefix else "the file"
+            raise SettingsError(f"{where}: {what} must be keys with values, such as `ssh:` and below it `user: ubuntu`")
+        for key_node, value_node in node.value:
+            key = f"{prefix}{key_node.value}"
+            if key in self._groups and not (isinstance(value_node, yaml.ScalarNode) and value_node.value == ""):
+                yield from self._walk(value_node, f"{key}.", path)
+            elif key not in self._groups:
+                yield key, value_node, key_node.start_mark.line + 1
+
+    def _value(self, key: str, node: yaml.Node, origin: str) -> Any:
+        row = self._rows.get(key)
+        if row is not None and isinstance(node, yaml.ScalarNode) and _is_text(row):
+            return node.value  # as written: YAML would read 52:54:00 as a number, and on as true
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_document(node)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{origin}: the value cannot be read", evidence=" ".join(str(error).split())) from error
+        finally:
+            loader.dispose()
+
+    def read_environment(self, environ: Mapping[str, str]) -> None:
+        """Take all `CLOUDREPO_*` variables that name a key; other variables of that prefix are not settings.
+
+        Raises:
+            SettingsError: a variable begins like a group of settings but names none, or as `set`.
+        """
+        names = {env_name(key): key for key in self._rows}
+        for variable in sorted(environ):
+            if not variable.startswith(_PREFIX):
+                continue
+            key = names.get(variable)
+            if key is not None:
+                self.set(key, _from_text(self._rows[key], environ[variable], variable), origin=variable)
+            elif variable.removeprefix(_PREFIX).partition("_")[0].lower() in self._groups:
+                near = difflib.get_close_matches(variable, names, 1, 0.0)[0]
+                raise SettingsError(f"there is no setting for the variable {variable}", remedy=f"The nearest is {near}")
+
+    def _unknown(self, key: str, origin: str) -> SettingsError:
+        near = difflib.get_close_matches(str(key), self._rows, 1, 0.0)[0]
+        return SettingsError(
+            f"{origin}: there is no setting {key}",
+            remedy=f"The nearest is {near}",
+            code="settings.unknown",
+            details={"key": key, "nearest": near},
+        )
+
+
+def _is_text(row: Row) -> bool:
+    return row.kind is str or get_origin(row.kind) is Literal
+
+
+def _from_text(row: Row, text: str, variable: str) -> Any:
+    """A variable's text as the YAML value it stands for; text stays text where text is wanted."""
+    if _is_text(row):
+        return text
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{variable} cannot be read", evidence=" ".join(str(error).split())) from error
+
+
+def _checked(row: Row, value: Any) -> Any:
+    """`value` in the type of its row.
+
+    Raises:
+        ValueError: it does not fit; the text says what would.
+    """
+    kind = row.kind
+    if row.key in _SPECIAL:
+        return _SPECIAL[row.key](value)
+    if get_origin(kind) is Literal:
+        return _choice(get_args(kind), value)
+    if kind is bool:
+        return _switch(value)
+    if kind is str:
+        if not isinstance(value, str) or any(ord(c) < 32 for c in value):
+            raise ValueError("a text on one line is wanted")
+        return value
+    return _number(row, value)
+
+
+def _choice(choices: tuple[Any, ...], value: Any) -> Any:
+    if isinstance(value, bool):  # YAML reads on and off as true and false
+        value = "on" if value else "off"
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, 1)
+    hint = f"; {near[0]} is the nearest" if near else ""
+    raise ValueError(f"one of {', '.join(choices)} is wanted{hint}")
+
+
+def _switch(value: Any) -> bool:
+    text = str(value).lower()
+    if text in _TRUE | _FALSE:
+        return text in _TRUE
+    raise ValueError("true or false is wanted")
+
+
+def _number(row: Row, value: Any) -> Any:
+    whole = row.kind is int
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value != value:
+        raise ValueError("a whole number is wanted" if whole else "a number is wanted")
+    if (row.low is not None and value < row.low) or (row.high is not None and value > row.high):
+        if row.high is None:
+            raise ValueError(f"at least {row.low:g} is wanted")
+        raise ValueError(f"a number from {row.low:g} to {row.high:g} is wanted")
+    return value if whole else float(value)
+
+
+def _wait(value: Any) -> float:
+    if value == "forever" or value == math.inf:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError("seconds (0 or more) or the word forever is wanted")
+    return float(value)
+
+
+def _quota(value: Any) -> float | str:
+    if value == UNLIMITED:
+        return UNLIMITED
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"a number from 0 on, or the word {UNLIMITED} is wanted")
+    return value
+
+
+def _subnet(value: Any) -> str:
+    try:
+        network = ipaddress.IPv4Network(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"an IPv4 subnet such as 10.60.7.0/24 is wanted ({error})") from error
+    if not 8 <= network.prefixlen <= 28:
+        raise ValueError("a subnet from /8 to /28 is wanted: gateway, DHCP server and guests must fit")
+    return str(network)
+
+
+def _address(value: Any, *, empty: bool = False) -> str:
+    if empty and value == "":
+        return ""
+    try:
+        return str(ipaddress.IPv4Address(value if isinstance(value, str) else ""))
+    except ValueError as error:
+        raise ValueError("an IPv4 address is wanted" + (", or nothing" if empty else "")) from error
+
+
+def _reserved(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not all(type(vlan) is int and 1 <= vlan <= 4094 for vlan in value):
+        raise ValueError("a list of VLANs from 1 to 4094 is wanted")
+    return tuple(sorted({*value, 400}))
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    is_list = isinstance(value, (list, tuple))
+    if not is_list or not all(isinstance(word, str) and word and word.isprintable() for word in value):
+        raise ValueError("a list of texts is wanted, such as [first, second]")
+    return tuple(value)
+
+
+def _mac_prefix(value: Any) -> str:
+    text = value.lower() if isinstance(value, str) else ""
+    if not _MAC_PREFIX.match(text) or int(text[:2], 16) & 1:
+        raise ValueError("three bytes such as 52:54:00 are wanted, the first one even (not multicast)")
+    return text
+
+
+def _flavors(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("at least one flavor is wanted, as name and values")
+    return {_flavor_name(name): _flavor(name, spec) for name, spec in value.items()}
+
+
+def _flavor_name(name: Any) -> str:
+    if not isinstance(name, str) or not _FLAVOR_NAME.match(name):
+        raise ValueError(f"flavor name {name!r}: letters, digits, dot, dash and underscore are allowed")
+    return name
+
+
+def _flavor(name: str, spec: Any) -> dict[str, Any]:
+    if not isinstance(spec, Mapping) or set(spec) != set(_FLAVOR_KEYS):
+        raise ValueError(f"flavor {name} needs exactly the keys {', '.join(_FLAVOR_KEYS)}")
+    for key in _FLAVOR_KEYS[:3]:
+        number = spec[key]
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e6:
+            raise ValueError(f"flavor {name}: {key} must be a number above 0 and below a million")
+    if not isinstance(spec["cores"], int):
+        raise ValueError(f"flavor {name}: cores must be a whole number")
+    if not isinstance(spec["image"], str) or not spec["image"]:
+        raise ValueError(f"flavor {name}: image must be the path of a file")
+    return {key: spec[key] for key in _FLAVOR_KEYS}
+
+
+_SPECIAL = {
+    "discovery.wait": _wait,
+    "quota.cores": _quota,
+    "quota.ram_gb": _quota,
+    "quota.disk_gb": _quota,
+    "internet.cidr": _subnet,
+    "internet.dns": _address,
+    "links.dns": lambda value: _address(value, empty=True),
+    "vnc.bind": _address,
+    "vlan.reserved": _reserved,
+    "mac.prefix": _mac_prefix,
+    "monitor.hook": _words,
+    "smtp.to": _words,
+    "flavors": _flavors,
+}

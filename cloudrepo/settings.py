@@ -1,0 +1,335 @@
+"""The settings: one table of every key with its type, default, unit and meaning.
+
+They live in `settings.yaml` beside the state file. A `CLOUDREPO_*` variable overrides a key: dots become
+underscores, so `ssh.host_keys` is `CLOUDREPO_SSH_HOST_KEYS`. To add a setting, add one line to its group.
+
+Typical use::
+
+    settings = Settings.load("database.yaml")
+    settings.ssh.host_keys      # "accept-new"
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from cloudrepo.setting_values import Reader, Row, env_name
+
+DEFAULT_FLAVORS: dict[str, dict[str, Any]] = {
+    "cirros": {"cores": 1, "ram_gb": 0.5, "disk_gb": 1, "image": "/tmp/vm_images/cirros-0.6.2-x86_64-disk.img"},  # noqa: S108
+    "ubuntu": {"cores": 1, "ram_gb": 0.5, "disk_gb": 2.2, "image": "/tmp/vm_images/focal-server-cloudimg-amd64.img"},  # noqa: S108
+}
+
+
+def _key(default: Any, text: str, unit: str = "", low: float | None = None, high: float | None = None) -> Any:
+    """One line of the table: default, meaning, unit, and the bounds of a number."""
+    return field(
+        default_factory=lambda: copy.deepcopy(default), metadata={"text": text, "unit": unit, "low": low, "high": high}
+    )
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """How the hosts are reached."""
+
+    user: str = _key("ubuntu", "account on the hosts; it needs sudo without a password")
+    key: str = _key("", "private key file; empty = the agent and the user's default keys")
+    known_hosts: str = _key("", "file of pinned host keys; empty = `known_hosts` beside the state file")
+    host_keys: Literal["accept-new", "strict", "off"] = _key(
+        "accept-new", "pin a new host's key at first contact, refuse unpinned hosts, or check nothing (as documented)"
+    )
+    connect_timeout: float = _key(5.0, "longest wait for a first sign of a host", "s", 0.1, 600)
+    login_timeout: float = _key(30.0, "longest wait for the login, once the host was heard", "s", 0.1, 600)
+    port: int = _key(22, "port of sshd on the hosts", "", 1, 65535)
+
+
+@dataclass(frozen=True)
+class Vnc:
+    """The guests' screens."""
+
+    bind: str = _key("127.0.0.1", "address on the worker that screens listen on; 0.0.0.0 = documented, open to all")
+    first_port: int = _key(5901, "first port given to a VM", "", 5900, 65535)
+    last_port: int = _key(6632, "last port; Open vSwitch's own ports begin at 6633", "", 5900, 65535)
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """How machines are started and stopped."""
+
+    detach: Literal["setsid", "daemonize"] = _key(
+        "setsid", "how QEMU leaves the SSH session; daemonize = documented, with a weaker sandbox"
+    )
+    user: str = _key("", "account QEMU runs as on the workers; empty = the SSH account")
+    stop_grace: float = _key(20.0, "time a guest has after ACPI power-down", "s", 0, 3600)
+    quit_grace: float = _key(3.0, "time QEMU has after `quit`, before it is killed", "s", 0, 600)
+
+
+@dataclass(frozen=True)
+class Links:
+    """What a link's VLAN has beside the two VMs."""
+
+    gateway: bool = _key(True, "a gateway port (.1) on the network node, in the VLAN's own namespace")
+    router: bool = _key(False, "DHCP on links offers .1 as default route (documented)")
+    dns: str = _key("", "DNS server that DHCP on links offers; empty = none, 8.8.8.8 = documented")
+    lease: int = _key(3600, "DHCP lease time", "s", 120, 31536000)
+
+
+@dataclass(frozen=True)
+class Internet:
+    """VLAN 400."""
+
+    cidr: str = _key("10.60.7.0/24", "subnet of VMs with internet access; .1 is the gateway, .2 the DHCP server")
+    dns: str = _key("8.8.8.8", "DNS server that DHCP offers to VMs with internet access")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network node and the bridges."""
+
+    node: str = _key("10.0.10.3", "address of the network node: gateways, DHCP and NAT")
+    uplink: str = _key("", "interface of the network node to the internet; empty = that of its default route")
+    bridge: str = _key("br-int", "Open vSwitch bridge on every host")
+
+
+@dataclass(frozen=True)
+class Vlan:
+    """Which VLANs slices may use."""
+
+    first: int = _key(100, "first VLAN of the first pool", "", 1, 4094)
+    last: int = _key(4094, "last VLAN", "", 1, 4094)
+    reserved: tuple[int, ...] = _key((400,), "VLANs never given to a link; 400 always is one")
+
+
+@dataclass(frozen=True)
+class Mac:
+    """The guests' hardware addresses."""
+
+    prefix: str = _key("52:54:00", "first three bytes of every address; QEMU's own by default")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Asking the workers what they are."""
+
+    wait: float = _key(3.0, "longest wait before the menu opens; 0 = none, `forever` = until all answered", "s", 0)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Which worker a VM gets."""
+
+    index: Literal["persistent", "memory"] = _key(
+        "persistent", "where the round-robin index is kept; memory = documented, 0 at each start"
+    )
+    capacity: Literal["on", "off"] = _key("on", "skip workers without room; off = documented")
+    max_vms: Literal["ignore", "enforce"] = _key("ignore", "whether `max_vms` of a worker is a limit")
+    cores_overcommit: float = _key(8.0, "virtual CPUs promised per core", "", 0.1, 1000)
+    ram_overcommit: float = _key(1.0, "memory promised per memory there is", "", 0.1, 1000)
+    network_node: Literal["use", "exclude"] = _key("use", "whether the network node also gets VMs (documented: yes)")
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """How a slice is deployed."""
+
+    order: Literal["documented", "parallel"] = _key(
+        "documented", "start machines after the network node reported its VLANs, or beside it"
+    )
+    parallel_machines: int = _key(2, "machines started at once on one worker", "", 1, 64)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Disks on the workers."""
+
+    base_dir: str = _key("~/vm_images", "directory on the workers for base images and VM disks")
+    name: Literal["documented", "unique"] = _key(
+        "documented", "file name of a disk: `{vm_name}_img.qcow2` while free, or always with slice and VM id"
+    )
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The health monitor."""
+
+    interval: float = _key(15.0, "pause between two passes", "s", 0.1, 86400)
+    misses: int = _key(3, "passes in a row that a worker must miss before it counts as down", "", 1, 1000)
+    restart: Literal["never", "on-failure", "always"] = _key(
+        "on-failure",
+        "what becomes of a VM that died, where its record does not say; a guest that powers off is no failure",
+    )
+    restart_pause: float = _key(
+        10.0, "least pause before the second restart of a VM; it doubles with each", "s", 0, 3600
+    )
+    restart_limit: int = _key(
+        5, "restarts of a VM within `monitor.restart_window`; one more and it is given up", "", 1, 1000
+    )
+    restart_window: float = _key(600.0, "how long a restart counts against the limit", "s", 1, 604800)
+    recover: bool = _key(True, "give a host that rebooted its networks and machines back")
+    auto_resume: bool = _key(False, "the monitor resumes operations whose process has ended")
+    hook: tuple[str, ...] = _key((), "words of a command run for each notice, with the notice as JSON on stdin")
+    hook_timeout: float = _key(10.0, "longest time that command may take", "s", 0.1, 3600)
+
+
+@dataclass(frozen=True)
+class Smtp:
+    """Notices by mail."""
+
+    host: str = _key("", "mail server that takes notices; empty = no mail")
+    port: int = _key(25, "its port", "", 1, 65535)
+    sender: str = _key("cloudrepo@localhost", "address that notices come from")
+    to: tuple[str, ...] = _key((), "addresses that notices go to")
+    starttls: bool = _key(
+        False, "encrypt the connection, and refuse a server that cannot or whose certificate is wrong"
+    )
+    user: str = _key("", "account on the server; empty = none")
+    password_file: str = _key("", "file that holds its password, readable by its owner only")
+    timeout: float = _key(10.0, "longest wait for the server", "s", 0.1, 600)
+
+
+@dataclass(frozen=True)
+class Events:
+    """The event log."""
+
+    max_mb: int = _key(10, "size at which `events.jsonl` is put aside and a new one begun", "MiB", 1, 10000)
+    keep: int = _key(20, "how many of those put aside are kept; the oldest goes", "", 0, 100000)
+
+
+@dataclass(frozen=True)
+class History:
+    """The copies of the state file."""
+
+    generations: int = _key(20, "copies kept in .cloudrepo/history; 0 = none", "", 0, 10000)
+    pause: float = _key(30.0, "least time between two copies while a process runs", "min", 0, 525600)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a user may have in all slices together, where the user's record does not say."""
+
+    vms: int = _key(10, "VMs of a user that is made by `./cloud user add` (documented: 10)", "", 0, 1000000)
+    cores: float | str = _key("unlimited", "virtual CPUs of a user: a number, or `unlimited`")
+    ram_gb: float | str = _key("unlimited", "memory of a user's VMs: a number, or `unlimited`", "GiB")
+    disk_gb: float | str = _key("unlimited", "disks of a user's VMs: a number, or `unlimited`", "GiB")
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log file."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _key("INFO", "least severity written to cloudrepo.log")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings. Attributes are the groups; each attribute of a group is one key."""
+
+    accel: Literal["auto", "kvm", "tcg"] = _key(
+        "auto", "how guests run: KVM where it is proved to work, KVM alone (documented), or emulation alone"
+    )
+    ssh: Ssh = field(default_factory=Ssh)
+    vnc: Vnc = field(default_factory=Vnc)
+    qemu: Qemu = field(default_factory=Qemu)
+    links: Links = field(default_factory=Links)
+    internet: Internet = field(default_factory=Internet)
+    network: Network = field(default_factory=Network)
+    vlan: Vlan = field(default_factory=Vlan)
+    mac: Mac = field(default_factory=Mac)
+    discovery: Discovery = field(default_factory=Discovery)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    deploy: Deploy = field(default_factory=Deploy)
+    images: Images = field(default_factory=Images)
+    monitor: Monitor = field(default_factory=Monitor)
+    smtp: Smtp = field(default_factory=Smtp)
+    events: Events = field(default_factory=Events)
+    history: History = field(default_factory=History)
+    quota: Quota = field(default_factory=Quota)
+    log: Log = field(default_factory=Log)
+    flavors: Mapping[str, Mapping[str, Any]] = _key(
+        DEFAULT_FLAVORS, "sizes by name: cores, ram_gb, disk_gb (GiB) and image; they replace the documented two"
+    )
+
+    @classmethod
+    def load(cls, state_path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings beside a state file, overridden by the environment.
+
+        Args:
+            state_path: the state file; `settings.yaml` is looked up in its directory and may be missing.
+            environ: variables to look at; the process's own by default.
+
+        Raises:
+            SettingsError: an unknown key, a value of the wrong type or out of bounds, or a damaged file.
+        """
+        path = Path(state_path).resolve().parent / "settings.yaml"
+        reader = Reader(rows())
+        reader.read_file(path)
+        reader.read_environment(os.environ if environ is None else environ)
+        return cls.of(reader.values)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """The defaults with these values, by dotted key, such as `{"ssh.port": 2222}`.
+
+        Raises:
+            SettingsError: as `load`.
+        """
+        reader = Reader(rows())
+        for key, value in values.items():
+            reader.set(key, value, origin=key)
+        groups: dict[str, dict[str, Any]] = {}
+        top: dict[str, Any] = {}
+        for key, value in reader.values.items():
+            group, _, name = key.rpartition(".")
+            (groups.setdefault(group, {}) if group else top)[name] = value
+        hints = get_type_hints(cls)
+        return cls(**top, **{group: hints[group](**part) for group, part in groups.items()})
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key, for programs that learn the key at run time."""
+        value: Any = self
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
+
+def rows() -> tuple[Row, ...]:
+    """Every key, in the order of the table."""
+    found: list[Row] = []
+    _collect(Settings, "", found)
+    return tuple(found)
+
+
+def _collect(owner: Any, prefix: str, found: list[Row]) -> None:
+    hints = get_type_hints(owner)
+    for entry in fields(owner):
+        kind = hints[entry.name]
+        if is_dataclass(kind):
+            _collect(kind, f"{entry.name}.", found)
+            continue
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
+        meta = entry.metadata
+        found.append(Row(f"{prefix}{entry.name}", kind, default, meta["unit"], meta["text"], meta["low"], meta["high"]))
+
+
+def settings_table() -> str:
+    """The table as Markdown: key, default, meaning, variable."""
+    lines = ["| key | default | unit | meaning | variable |", "|---|---|---|---|---|"]
+    for row in rows():
+        default = "the two documented" if row.key == "flavors" else _shown(row.default)
+        lines.append(f"| `{row.key}` | {default} | {row.unit} | {row.text} | `{env_name(row.key)}` |")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return f"`{value}`" if value != "" else "(empty)"

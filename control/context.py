@@ -1,0 +1,108 @@
+"""What every use case needs, and the checks that come before any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudrepo import placement
+from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.events import EventLog
+from cloudrepo.observations import Observations
+from cloudrepo.settings import Settings
+from cloudrepo.site import Site
+from cloudrepo.state import find_slice, find_vm
+from database import Database
+from deployment_api import DeploymentAPI
+from worker_discovery import WorkerDiscovery
+
+Record = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Context:
+    """One installation at work.
+
+    Attributes:
+        db: the records.
+        deployment: makes VM objects and disks.
+        site: executor, settings and marks.
+        discovery: asks workers what they are.
+        events: who did what, and what became of it.
+        observations: what hosts reported, as the process that watches saw it.
+    """
+
+    db: Database
+    deployment: DeploymentAPI
+    site: Site
+    discovery: WorkerDiscovery
+    events: EventLog
+    observations: Observations
+
+    _index_in_memory: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this installation."""
+        return self.site.settings
+
+    def round_robin_index(self, data: Mapping[str, Any]) -> int:
+        """Where the round robin stands: in the state file, or in memory as documented."""
+        if self.settings.scheduler.index == "memory":
+            return self._index_in_memory
+        return placement.start_index(data, self.settings)
+
+    def advance_round_robin(self, data: Record, index: int) -> None:
+        """Move it on; inside a transaction."""
+        if self.settings.scheduler.index == "memory":
+            self._index_in_memory = index
+        else:
+            data["placements"] = index
+
+
+def user_record(data: Mapping[str, Any], username: Any) -> Record:
+    """A user's record.
+
+    Raises:
+        RefusedError: `User not found`.
+    """
+    user: Record | None = data["users"].get(username) if isinstance(username, str) else None
+    if user is None:
+        raise RefusedError("User not found", code="user.unknown")
+    return user
+
+
+def known_slice(data: Mapping[str, Any], username: Any, slice_id: Any) -> Record:
+    """A slice that an existing user names. Whether he may use it was asked at the façade (`control.authority`).
+
+    Raises:
+        RefusedError: `User not found` or `Slice not found`.
+    """
+    user_record(data, username)
+    record = find_slice(data, slice_id) if isinstance(slice_id, (int, str)) and not isinstance(slice_id, bool) else None
+    if record is None:
+        raise RefusedError("Slice not found", code="slice.unknown")
+    return record
+
+
+def owned_vm(record: Mapping[str, Any], vm_id: Any) -> Record:
+    """A VM of this slice.
+
+    Raises:
+        RefusedError: there is none with this id.
+    """
+    vm = find_vm(record, vm_id) if isinstance(vm_id, int) and not isinstance(vm_id, bool) else None
+    if vm is None:
+        known = ", ".join(f"{one['vm_id']} ({one['name']})" for one in record["vms"]) or "none"
+        raise RefusedError(
+            f"there is no VM {vm_id} in slice {record['slice_id']}",
+            evidence=f"its VMs are {known}",
+            code="vm.unknown",
+        )
+    return vm
+
+
+def first_error(errors: Mapping[str, CloudError]) -> CloudError:
+    """The error to report: the first in the documented order, which is the order of the targets."""
+    return next(iter(errors.values()))

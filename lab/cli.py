@@ -1,0 +1,150 @@
+"""``cloud lab``: the lab's command line."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lab import packages
+from lab.cluster import Lab
+from lab.errors import LabError
+from lab.layout import Options, Uplink
+from lab.machine import require_root
+from lab.status import Status
+
+app = typer.Typer(
+    help="A real cluster on this machine: hosts, cables, an internet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_WITH_COMMAND = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_STATE_STYLE = {"up": "green", "cut": "yellow", "down": "red"}
+Address = Annotated[str, typer.Argument(metavar="IP", help="Address of a host, like 10.0.10.2.")]
+Words = Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command.")]
+
+
+@contextmanager
+def _plain_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Turn the lab's refusals into a sentence and exit status 1; for programs into a document as well."""
+    try:
+        yield
+    except LabError as error:
+        typer.echo(str(error), err=True)
+        if as_json:
+            wrong = {"message": error.message, "code": "lab", "details": {}, "hint": error.remedy}
+            typer.echo(json.dumps({"schema_version": 1, "ok": False, "command": "lab", "error": wrong}))
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(help="Number of hosts, 1 to 8.")] = 3,
+    cores: Annotated[int, typer.Option(help="Stated cores of each host.")] = 4,
+    ram_gb: Annotated[int, typer.Option(help="Stated memory of each host.")] = 8,
+    disk_gb: Annotated[int, typer.Option(help="Stated disk of each host.")] = 100,
+    uplink: Annotated[str, typer.Option(help="'own' cable to the internet, or by the 'mgmt' network.")] = "own",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Install missing packages.")] = False,
+    with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Bring the lab up."""
+    with _plain_errors():
+        chosen: Uplink = "mgmt" if uplink == "mgmt" else "own"
+        if uplink != chosen:
+            raise LabError(f"The uplink is 'own' or 'mgmt', not {uplink!r}.")
+        options = Options(workers=workers, cores=cores, ram_gb=ram_gb, disk_gb=disk_gb, uplink=chosen)
+        require_root("lab up")
+        packages.ensure(assume_yes=yes, say=typer.echo)
+        lab = Lab()
+        made = lab.up(options, with_parent=with_parent, say=typer.echo)
+        typer.echo("The lab is up." if made else "The lab is up already.")
+        _show(lab.status())
+
+
+@app.command()
+def down(
+    purge: Annotated[bool, typer.Option(help="Also remove its folder: state, keys and disks.")] = False,
+) -> None:
+    """Take the lab down, whatever state it is in."""
+    with _plain_errors():
+        was_up = Lab().down(purge=purge)
+        typer.echo("The lab is down." if was_up else "The lab was not up.")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the hosts and how they are."""
+    with _plain_errors(as_json=as_json):
+        found = Lab().status()
+        if as_json:
+            typer.echo(json.dumps({"schema_version": 1, "ok": True, **asdict(found)}, indent=1))
+        else:
+            _show(found)
+
+
+@app.command(name="exec", context_settings=_WITH_COMMAND)
+def exec_(command: Words) -> None:
+    """Run a command where the orchestrator runs."""
+    with _plain_errors():
+        raise typer.Exit(Lab().exec_foreground(command))
+
+
+@app.command(context_settings=_WITH_COMMAND)
+def host(ip: Address, command: Words) -> None:
+    """Run a command as root inside a host."""
+    with _plain_errors():
+        words = command[1:] if command[0] == "--" else command
+        raise typer.Exit(Lab().host_foreground(ip, words))
+
+
+@app.command()
+def kill(ip: Address) -> None:
+    """Let a host's power fail."""
+    with _plain_errors():
+        was_up = Lab().kill(ip)
+        typer.echo(f"{ip} is down." if was_up else f"{ip} was down already.")
+
+
+@app.command()
+def boot(ip: Address) -> None:
+    """Boot a host that is down."""
+    with _plain_errors():
+        booted = Lab().boot(ip)
+        typer.echo(f"{ip} is up." if booted else f"{ip} was up already.")
+
+
+@app.command()
+def cut(ip: Address) -> None:
+    """Pull a host's management cable."""
+    with _plain_errors():
+        Lab().cut(ip)
+        typer.echo(f"The management cable of {ip} is out.")
+
+
+@app.command()
+def heal(ip: Address) -> None:
+    """Put a host's management cable back."""
+    with _plain_errors():
+        Lab().heal(ip)
+        typer.echo(f"The management cable of {ip} is in.")
+
+
+def _show(found: Status) -> None:
+    if not found.up:
+        typer.echo(f"The lab in {found.folder} is not up. Bring it up with: sudo ./cloud lab up")
+        return
+    table = Table("Host", "Address", "Role", "Size", "State")
+    for line in found.hosts:
+        size = f"{line.cores} cores, {line.ram_gb} GB"
+        style = _STATE_STYLE[line.state]
+        table.add_row(line.host, line.address, line.role, size, f"[{style}]{line.state}[/{style}]")
+    Console().print(table)

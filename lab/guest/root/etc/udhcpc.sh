@@ -1,0 +1,20 @@
+#!/bin/sh
+# What udhcpc asks to be done with a card.
+case $1 in
+deconfig)
+    ip addr flush dev "$interface"
+    ip link set "$interface" up
+    ;;
+bound | renew)
+    ip addr replace "$ip/${mask:-24}" dev "$interface"
+    # The first card's router wins where several have one.
+    if [ -n "$router" ]; then
+        ip route replace default via "${router%% *}" dev "$interface" metric $((10 + ${interface#eth}))
+    fi
+    if [ -n "$dns" ]; then
+        : > /etc/resolv.conf
+        for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done
+    fi
+    if [ -n "$hostname" ]; then hostname "$hostname"; fi
+    ;;
+esac

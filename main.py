@@ -1,0 +1,147 @@
+"""The entry point: the menu when called bare, a one-shot command otherwise.
+
+Imports are late on purpose: a login prompt is on screen before SSH, graphs and command parsing are read.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from database import Database
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what `arguments` (default: the command line) ask for.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 64 usage, 130 Ctrl-C, 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # else this is a call, not a process
+        _make_streams_safe()
+    _end_orderly_on_sigterm()
+    try:
+        status = _answered(words)
+    finally:
+        is_closed = _close_databases()
+    return status if is_closed or status else EXIT_FAILED
+
+
+def _make_streams_safe() -> None:
+    """Standard streams that are there, and take every character.
+
+    A number that a script closed would go to the next file that is opened, such as the state; and a terminal or
+    pipe that knows few characters must not end an operation.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass  # lower ones are free as well
+            stream = open(number, mode, closefd=False)  # noqa: SIM115 - as long as the process lives
+            setattr(sys, name, stream)
+        if mode == "w":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _end_orderly_on_sigterm() -> None:
+    """SIGTERM ends as an exception in the main thread: monitors stop, databases close."""
+
+    def end(signum: int, frame: object) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    if threading.current_thread() is threading.main_thread():  # else this is a call, not a process
+        signal.signal(signal.SIGTERM, end)
+
+
+def _close_databases() -> bool:
+    """Bring what this process wrote into its state file; whether that went well."""
+    database = sys.modules.get("database")
+    if database is None:
+        return True
+    from cloudrepo.errors import CloudError
+
+    try:
+        database.close_all()
+    except CloudError as error:
+        _complain(error)
+        return False
+    return True
+
+
+def _complain(error: Exception | str) -> None:
+    from cli.text import clean_lines
+
+    print(*clean_lines(error), sep="\n", file=sys.stderr)
+
+
+def _answered(words: list[str]) -> int:
+    from cloudrepo.errors import CloudError
+
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:  # Ctrl-C ends this process and touches no host
+        print(file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except CloudError as error:
+        _complain(error)
+        return EXIT_FAILED
+    except BrokenPipeError:  # the reader of a pipe has left, such as `| head`
+        sys.stderr.close()
+        return EXIT_FAILED
+    except OSError as error:  # a file or the standard output: full, of another kind, not ours
+        from cli.text import system_words
+
+        _complain(system_words(error))
+        return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        packages = "`./cloud` makes an environment that has it; in one of your own: pip install -r requirements.txt"
+        print(f"The Python package {error.name} is missing. {packages}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def back_up(database: Database) -> None:
+    """Keep the state as it was at the start; a file that did not parse never gets this far.
+
+    Where nothing may be written, whoever only reads is not held up: the first change says it.
+    """
+    from cloudrepo.errors import StateFileError
+    from cloudrepo.stores import files
+
+    try:
+        database.backup()
+    except StateFileError as error:
+        if not files.may_not_write(error):
+            raise
+
+
+def _dispatch(words: list[str]) -> int:
+    if words == ["--version"]:
+        from cloudrepo import __version__
+
+        print(f"Cloud Repositorio {__version__}")
+        return EXIT_DONE
+    if words in ([], ["menu"]):
+        from cli.installation import enter_lab_if_up
+        from cli.menu import open_menu
+
+        status = enter_lab_if_up(words)
+        return open_menu(back_up) if status is None else status
+    from cli.commands import run
+
+    return run(words, back_up)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What every test stands on: no test touches a real network, and lab tests run or say why not."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from simulated.simulator import die_with_parent
+
+os.environ["CLOUDREPO_LAB_ONLY"] = "1"  # the executor then refuses every address outside a lab
+
+LAB_TOOLS = ("ip", "ovs-vsctl", "dnsmasq", "iptables", "qemu-system-x86_64", "qemu-img", "sshd")
+LAB_PLACES = ("tests/lab_infra/", "tests/on_lab/", "tests/test_tools_agree.py")
+SPARE_FILES = 16  # in a temporary folder
+SPARE_DESCRIPTORS = 3  # what a process opens once and keeps: a nursery of simulated hosts, a library's own
+REMEDY = "run `sudo ./cloud test`, which also installs what is missing"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A process of several (`pytest -n`) ends with the one that gave it its tests, however that ends.
+
+    A shell lets what it begins in the background ignore Ctrl-C, and so all that this begins: tests send it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        die_with_parent()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes one gets all lab tests, and first: there is one lab, and it takes longest."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class OneLab(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "lab" if nodeid.startswith(LAB_PLACES) else nodeid
+
+    return OneLab(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hold lab tests to their markers and places, and skip them with the remedy where they cannot run."""
+    obstacle = lab_obstacle()
+    for item in items:
+        if item.get_closest_marker("lab") is None:
+            continue
+        if not item.nodeid.startswith(LAB_PLACES):
+            raise pytest.UsageError(f"{item.nodeid}: lab tests are in {', '.join(LAB_PLACES)}")
+        if item.get_closest_marker("cost") is None:
+            raise pytest.UsageError(f"{item.nodeid}: a lab test declares its cost: @pytest.mark.cost(seconds=…)")
+        if obstacle and os.environ.get("CI") != "true":
+            item.add_marker(pytest.mark.skip(reason=f"not run, {obstacle}; {REMEDY}"))
+
+
+def lab_obstacle() -> str:
+    """Why the lab cannot be made here, or an empty text."""
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = [tool for tool in LAB_TOOLS if shutil.which(tool, path=path) is None]
+    return f"the lab needs {', '.join(missing)}" if missing else ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Of several processes the lab's comes first: its tests take longest, and mostly wait for guests that boot."""
+    if hasattr(item.config, "workerinput") and item.get_closest_marker("lab") is None and not os.nice(0):
+        os.nice(10)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_descriptors_left() -> Iterator[None]:
+    """What the tests of a module opened is closed when they have ended; the threads of a connection take a moment."""
+    before = descriptors()
+    yield
+    until = time.monotonic() + 5
+    while (left := descriptors() - before) and not are_few(left) and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.05)
+    assert are_few(left), f"left open: {dict(left)}"
+
+
+def are_few(left: Counter[str]) -> bool:
+    """Whether what is open is no more than is known: the log records of a module's last test keep what they tell of."""
+    files = Counter({name: count for name, count in left.items() if name.startswith(tempfile.gettempdir())})
+    return (left - files).total() <= SPARE_DESCRIPTORS and files.total() <= SPARE_FILES
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open, by kind or path, and how often."""
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[os.readlink(f"/proc/self/fd/{name}").partition("[")[0]] += 1
+        except FileNotFoundError:
+            pass  # that of this very look
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_real_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse every connection of a quick test to anything but this machine's loopback."""
+    if request.node.get_closest_marker("lab") is not None:
+        yield
+        return
+
+    for name in ("connect", "connect_ex"):
+        genuine = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any, *, _genuine: Any = genuine) -> Any:
+            refuse_beyond_loopback(self.family, address)
+            return _genuine(self, address)
+
+        monkeypatch.setattr(socket.socket, name, guarded)
+    yield
+
+
+def refuse_beyond_loopback(family: int, address: Any) -> None:
+    """Raise AssertionError unless `address` is a Unix socket or on loopback."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = str(address[0])
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    assert loopback, f"a quick test tried to reach {host}; only loopback is allowed"
+
+
+@pytest.fixture(autouse=True)
+def documented_flavors() -> Iterator[None]:
+    """Each test begins with the documented flavors; an installation's own settings replace them."""
+    from cloudrepo.settings import DEFAULT_FLAVORS
+    from models import Flavor
+
+    Flavor.use(DEFAULT_FLAVORS)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def no_open_databases() -> Iterator[None]:
+    """What a test left open is not closed by another one that runs a whole command."""
+    yield
+    if "database" in sys.modules:
+        sys.modules["database"]._open_ones.clear()

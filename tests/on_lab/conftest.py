@@ -1,0 +1,57 @@
+"""One lab for all these tests; an installation of its own for each, which must leave the hosts as they were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cluster import Lab
+from lab.layout import Options
+from on_lab.cluster import Cluster, differences, network_of, snapshot
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The documented cluster. It dies with the test process."""
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    lab.up(Options(), with_parent=os.getpid())
+    yield lab
+    lab.down(purge=True)
+
+
+def _installations(lab: Lab, folder: Path) -> Iterator[Callable[..., Cluster]]:
+    """Makes installations on the lab; afterwards the hosts are compared with what they were before."""
+    made: list[Cluster] = []
+
+    def make(**settings: Any) -> Cluster:
+        made.append(Cluster(lab, folder / f"installation{len(made)}", settings))
+        return made[-1]
+
+    before = snapshot(lab)
+    with network_of(lab.orchestrator_room().pid()):
+        yield make
+        for cluster in made:
+            cluster.close()
+    assert differences(before, snapshot(lab)) == []
+
+
+@pytest.fixture
+def clusters(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Installations for one test, by settings."""
+    yield from _installations(lab, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_clusters(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cluster]]:
+    """Installations for all tests of a module: a slice is deployed once and looked at from many sides."""
+    yield from _installations(lab, tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture
+def cluster(clusters: Callable[..., Cluster]) -> Cluster:
+    """One installation with the default settings."""
+    return clusters()

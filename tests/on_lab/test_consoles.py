@@ -1,0 +1,197 @@
+"""A guest that can be opened: its serial console and its screen, by the façade and by the commands."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from on_lab.cluster import Cluster, Record
+
+pytestmark = pytest.mark.lab
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROMPT = r"(guest|vm1):/root# "  # DHCP tells it its name
+BANNER = b"RFB 003.008\n"  # RFC 6143, 7.1.1
+PATIENCE_S = 60  # for a whole command on a busy machine
+
+
+@pytest.fixture(scope="module")
+def opened(module_clusters: Callable[..., Cluster]) -> Iterator[tuple[Cluster, Record]]:
+    """A running VM, `vm1`; it has booted."""
+    cluster = module_clusters()
+    made = cluster.slice("vm1")
+    message = cluster.ok("deploy_slice", "admin", made["id"])
+    made["message"] = message
+    assert cluster.guest(made["vm1"], "true").status == 0
+    yield cluster, made
+    cluster.ok("delete_slice", "admin", made["id"])
+
+
+def _read_until(channel: Any, pattern: str, seconds: float = 20) -> str:
+    said = b""
+    until = time.monotonic() + seconds
+    while not re.search(pattern.encode(), said):
+        assert time.monotonic() < until, f"no {pattern!r} in {said!r}"
+        said += channel.receive(0.5) or b""
+    return said.decode(errors="replace")
+
+
+@pytest.mark.cost(seconds=8)
+def test_the_serial_console_is_a_root_shell_each_time_it_is_opened(opened: tuple[Cluster, Record]) -> None:
+    cluster, made = opened
+    for account in ("vm1", str(made["vm1"])):
+        target = cluster.ok("console_target", "admin", account)
+        assert (target["vm_id"], target["worker_ip"]) == (made["vm1"], cluster.vm(made["vm1"])["worker_ip"])
+        with cluster.api.executor.open_serial(target["worker_ip"], target["socket"]) as channel:
+            channel.send(b"\n")
+            _read_until(channel, PROMPT)
+            channel.send(b"id\n")
+            assert "gid=0" in _read_until(channel, r"uid=0[^#]*" + PROMPT)
+
+
+@pytest.mark.cost(seconds=1)
+def test_a_console_is_its_owners(opened: tuple[Cluster, Record]) -> None:
+    cluster, _ = opened
+    assert "no VM vm1" in cluster.refused("console_target", "student", "vm1")
+    assert "no VM vm1" in cluster.refused("vnc_target", "student", "vm1")
+
+
+@pytest.mark.cost(seconds=2)
+def test_the_screen_answers_through_a_tunnel_and_on_loopback_alone(opened: tuple[Cluster, Record]) -> None:
+    cluster, made = opened
+    target = cluster.ok("vnc_target", "admin", "vm1")
+    worker, port = target["worker_ip"], target["port"]
+    assert port == cluster.vm(made["vm1"])["vnc_port"] == 5901
+    with cluster.api.executor.open_tunnel(worker, port) as tunnel:
+        for _ in range(2):  # a viewer that comes again
+            with socket.create_connection(("127.0.0.1", tunnel.port), timeout=10) as viewer:
+                assert viewer.recv(12, socket.MSG_WAITALL) == BANNER
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", tunnel.port), timeout=5)  # the tunnel ends with its context
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((worker, port), timeout=5)
+    listeners = cluster.host(worker, "ss", "-Hltn", f"sport = :{port}").split()
+    assert listeners[3] == f"127.0.0.1:{port}"
+
+
+# ---------------------------------------------------------------------------------------- the commands
+
+
+def _command(cluster: Cluster, *words: str) -> pexpect.spawn[str]:
+    """`./cloud WORDS` in a terminal, where the orchestrator runs."""
+    arguments = [
+        *("-m", "lab", "exec", "--", "env", f"CLOUDREPO_STATE={cluster.state}"),
+        *(f"CLOUDREPO_SSH_KNOWN_HOSTS={cluster.folder / 'known_hosts'}", sys.executable, str(CHECKOUT / "main.py")),
+        *words,
+    ]
+    environment = cluster.lab.environment() | {"TERM": "xterm", "PYTHONPATH": str(CHECKOUT)}
+    return pexpect.spawn(
+        sys.executable, arguments, env=environment, cwd=str(CHECKOUT), encoding="utf-8", timeout=PATIENCE_S
+    )
+
+
+@pytest.mark.cost(seconds=8)
+def test_the_console_command_opens_a_shell_and_control_bracket_leaves_it(opened: tuple[Cluster, Record]) -> None:
+    cluster, _ = opened
+    terminal = _command(cluster, "console", "vm1")
+    terminal.expect(r"Console of vm1\..*Ctrl-\] leaves")
+    terminal.send("\r")
+    terminal.expect(PROMPT)
+    terminal.send("expr 6 \\* 7\r")
+    terminal.expect(r"\n42\r")
+    terminal.send("sleep 60\r")
+    time.sleep(0.3)
+    terminal.send("\x03")  # Ctrl-C is the guest's
+    terminal.expect(PROMPT)
+    terminal.send("\x1d")
+    terminal.expect_exact("Console left.")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+@pytest.mark.cost(seconds=8)
+def test_the_vnc_command_prints_an_address_that_answers_until_it_ends(opened: tuple[Cluster, Record]) -> None:
+    cluster, _ = opened
+    terminal = _command(cluster, "vnc", "vm1")
+    terminal.expect(r"Screen of vm1: 127\.0\.0\.1:(\d+)")
+    port = int(terminal.match.group(1))  # type: ignore[union-attr] # expect() raises without a match
+    terminal.expect_exact("Ctrl-C closes it.")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as viewer:
+        assert viewer.recv(12, socket.MSG_WAITALL) == BANNER
+    terminal.send("\x03")
+    terminal.expect_exact("Closed.")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+@pytest.mark.cost(seconds=3)
+def test_a_command_for_no_guest_says_so(opened: tuple[Cluster, Record]) -> None:
+    terminal = _command(opened[0], "console", "vm9")
+    terminal.expect_exact("There is no VM vm9")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 1
+
+
+# ---------------------------------------------------------------------------------------- how guests run
+
+
+@pytest.mark.cost(seconds=2)
+def test_emulation_is_proved_shown_and_said(opened: tuple[Cluster, Record]) -> None:
+    """Each worker says how guests run there and why; a deploy on emulation says so."""
+    cluster, made = opened
+    worker = cluster.vm(made["vm1"])["worker_ip"]
+    status = cluster.ok("cluster_status")
+    assert len(status["workers"]) == 3
+    for row in status["workers"]:
+        has_device = cluster.lab.host(row["ip"], ["test", "-e", "/dev/kvm"]).returncode == 0
+        assert row["accel"] in ("kvm", "tcg")
+        assert row["accel_reason"]
+        if has_device and row["accel"] == "tcg":
+            assert re.match("KVM is there, but ", row["accel_reason"])
+        elif not has_device:
+            assert (row["accel"], row["accel_reason"][:21]) == ("tcg", "there is no /dev/kvm:")
+    accelerator = next(row["accel"] for row in status["workers"] if row["ip"] == worker)
+    line = cluster.host(worker, "cat", f"/proc/{cluster.vm(made['vm1'])['pid']}/cmdline").split("\0")
+    if accelerator == "tcg":
+        assert line[line.index("-accel") + 1] == "tcg"
+        assert made["message"].details["emulated"] == [worker]
+        assert worker in made["message"].hint
+    else:
+        assert "-enable-kvm" in line
+        assert (made["message"].details["emulated"], made["message"].hint) == ([], "")
+
+
+@pytest.mark.cost(seconds=8)
+def test_a_device_that_is_there_and_does_not_work_is_emulation_with_a_reason(clusters: Callable[..., Cluster]) -> None:
+    """A plain file in the place of /dev/kvm: it exists, it opens, and no guest runs."""
+    cluster = clusters()
+    worker = cluster.ok("cluster_status")["workers"][0]["ip"]
+    had_device = cluster.lab.host(worker, ["test", "-e", "/dev/kvm"]).returncode == 0
+    if had_device:
+        cluster.host(worker, "mv", "/dev/kvm", "/dev/kvm.aside")
+    try:
+        cluster.host(worker, "sh", "-c", ": > /dev/kvm && chmod 666 /dev/kvm")
+        with cluster.api.db.transaction() as data:
+            data["workers"][worker]["boot_id"] = "another boot"  # what was proved no longer counts
+        cluster.api.discovery.discover_all()
+        row = cluster.ok("cluster_status")["workers"][0]
+        assert row["accel"] == "tcg"
+        assert row["accel_reason"].startswith("KVM is there, but QEMU ended with status 1: ")
+        assert "kvm" in row["accel_reason"].partition(": ")[2].lower()  # QEMU's own words
+    finally:
+        cluster.host(worker, "rm", "-f", "/dev/kvm")
+        if had_device:
+            cluster.host(worker, "mv", "/dev/kvm.aside", "/dev/kvm")

@@ -1,0 +1,122 @@
+"""The framing: a message cut anywhere does nothing, and every way a host can refuse it has one sentence."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloudrepo.errors import HostUnreachable
+from cloudrepo.host import message
+from cloudrepo.plan import Plan, Stage, Step, WriteFile
+
+BOOT = (sys.executable, *message.PYTHON[1:])
+
+
+def creating(path: Path) -> bytes:
+    step = Step(name="make", label="make a file", act=WriteFile(path=str(path), text="x"))
+    plan = Plan(installation="t", stages=(Stage(name="one", steps=(step,)),))
+    return message.encode("runner", plan.to_json())
+
+
+def tiny(path: Path) -> bytes:
+    """A message whose program is short, so that every byte position can be tried by real processes."""
+    import hashlib
+    import zlib
+
+    payload = zlib.compress(f"def main(text):\n open(text, 'w')\n\0{path}".encode())
+    return b"%d %s\n%s" % (len(payload), hashlib.sha256(payload).hexdigest().encode(), payload)
+
+
+def test_a_message_cut_at_any_byte_does_nothing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    whole = tiny(made)
+    waiting = []
+    for end in range(len(whole)):
+        process = subprocess.Popen(BOOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        waiting.append((end, process, process.communicate(whole[:end])[1]))
+    for end, process, words in waiting:
+        assert process.returncode == 1, end
+        assert message.CUT.encode() in words
+        assert not made.exists(), end
+    subprocess.run(BOOT, input=whole, check=True)
+    assert made.exists()
+
+
+def test_the_real_runner_cut_does_nothing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    whole = creating(made)
+    for end in (1, 5, len(whole) // 2, len(whole) - 1):
+        assert subprocess.run(BOOT, input=whole[:end], capture_output=True).returncode == 1
+        assert not made.exists()
+
+
+def test_a_payload_that_is_not_the_one_announced_does_nothing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    head, _, payload = tiny(made).partition(b"\n")
+    other = head[:-1] + (b"0" if head[-1:] != b"0" else b"1")
+    assert subprocess.run(BOOT, input=other + b"\n" + payload, capture_output=True).returncode == 1
+    assert not made.exists()
+
+
+def test_a_changed_byte_does_nothing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    whole = bytearray(tiny(made))
+    whole[-5] ^= 1
+    assert subprocess.run(BOOT, input=bytes(whole), capture_output=True).returncode == 1
+    assert not made.exists()
+
+
+def test_control_lines_after_the_message_stay_readable(tmp_path: Path) -> None:
+    import hashlib
+    import zlib
+
+    program = "def main(text):\n import os\n print(os.read(0, 100).decode(), end='')\n return 0\n\0"
+    payload = zlib.compress(program.encode())
+    whole = b"%d %s\n%sbeat\nstop\n" % (len(payload), hashlib.sha256(payload).hexdigest().encode(), payload)
+    assert subprocess.run(BOOT, input=whole, capture_output=True, check=True).stdout == b"beat\nstop\n"
+
+
+def test_the_command_is_one_constant_line_safe_in_any_shell() -> None:
+    assert not set(message.BOOTSTRAP) & set("'!\n$`")
+    assert message.remote_words("root")[0] == "/usr/bin/python3"
+    assert message.remote_words("ubuntu")[:2] == ("sudo", "-n")
+    line = shlex.join((sys.executable, *message.PYTHON[1:]))
+    for shell in ("sh", "bash"):
+        answer = subprocess.run((shell, "-c", line), input=b"", capture_output=True)
+        assert message.CUT.encode() in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["runner", "relay"])
+def test_what_is_sent_is_python_3_8(name: str) -> None:
+    ast.parse(message.source(name), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "code"),
+    [
+        (1, "sudo: a password is required", "host.sudo"),
+        (1, "sudo: a terminal is required to read the password", "host.sudo"),
+        (1, "ubuntu is not in the sudoers file.", "host.sudo"),
+        (1, "sudo: /usr/bin/python3: command not found", "host.python"),
+        (127, "bash: line 1: /usr/bin/python3: No such file or directory", "host.python"),
+        (127, "sh: 1: sudo: not found", "host.sudo"),
+        (127, "", "host.python"),
+        (1, f"{message.TOO_OLD}, this host has 3.6.8", "host.python"),
+        (1, message.CUT, "host.cut"),
+        (3, "what", "host.runner"),
+    ],
+)
+def test_every_refusal_has_one_sentence_and_a_remedy(status: int, words: str, code: str) -> None:
+    error = message.diagnose("10.0.10.1", status, words)
+    assert error.code == code
+    assert error.remedy
+    assert str(error).startswith("10.0.10.1: ")
+
+
+def test_an_end_without_a_status_is_a_lost_connection() -> None:
+    assert isinstance(message.diagnose("h", None, ""), HostUnreachable)

@@ -1,0 +1,638 @@
+"""The executor against a real sshd on loopback, and one suite that both transports pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudrepo import plan as words
+from cloudrepo.errors import CloudError, HostError, HostKeyError, HostUnreachable, MessageRefused
+from cloudrepo.host.message import encode, encode_next
+from cloudrepo.plan import Plan, Run, Stage, Step, StepEvent
+from cloudrepo.transports.local import LocalHost, LocalTransport, wait_until_gone
+from cloudrepo.transports.ssh import SshTransport
+from private_sshd import PrivateSshd, free_port, make_key, private_sshd
+from remote_executor import Gate, RemoteExecutor
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSshd]:
+    with private_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+def executor_for(server: PrivateSshd, directory: Path, **options: object) -> RemoteExecutor:
+    given: dict[str, object] = {
+        "port": server.port,
+        "key_file": server.key_file,
+        "known_hosts": directory / "known_hosts",
+        "config_file": directory / "ssh_config",
+        **options,
+    }
+    return RemoteExecutor(server.user, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def over_ssh(sshd: PrivateSshd, tmp_path: Path) -> Iterator[RemoteExecutor]:
+    if sshd.user != "root" and subprocess.run(("sudo", "-n", "true"), capture_output=True).returncode != 0:
+        pytest.skip("the runner over SSH needs root or sudo without a password")
+    with executor_for(sshd, tmp_path) as executor:
+        yield executor
+
+
+def plan_of(tmp_path: Path, *stages: Stage, operation: int = 1, observe: tuple[Step, ...] = (), **more: Any) -> Plan:
+    return Plan(
+        installation="t", operation=operation, fence_dir=f"{tmp_path}/fence", stages=stages, observe=observe, **more
+    )
+
+
+def step(name: str, *command: str, **more: object) -> Step:
+    return Step(name=name, label=f"do {name}", act=Run(words=command, **more))  # type: ignore[arg-type]
+
+
+class Conformance:
+    """What every transport does alike."""
+
+    @pytest.fixture
+    def executor(self, tmp_path: Path) -> object:
+        raise NotImplementedError
+
+    def test_steps_run_in_order_and_are_told(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        events: list[StepEvent] = []
+        stage = Stage(name="s", steps=(step("a", "echo", "1"), step("b", "echo", "2")))
+        plan = plan_of(tmp_path, stage, observe=(step("o", "echo", "3"),))
+        result = executor.run_plan(HOST, plan, on_event=events.append)
+        assert result.ok and [one.out for one in result.steps.values()] == ["1\n", "2\n"]
+        assert result.observed["o"].out == "3\n"
+        told = [(one.kind, one.name) for one in events]
+        assert told == [("begin", "a"), ("end", "a"), ("begin", "b"), ("end", "b")]
+
+    def test_a_failed_step_ends_the_plan_and_the_host_still_observes(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        stage = Stage(name="s", steps=(step("a", "false"), step("b", "touch", f"{tmp_path}/b")))
+        later = Stage(name="t", steps=(step("c", "touch", f"{tmp_path}/c"),))
+        result = executor.run_plan(HOST, plan_of(tmp_path, stage, later, observe=(step("o", "echo", "3"),)))
+        assert not result.ok and result.failed is not None and result.failed.name == "a"
+        assert list(result.steps) == ["a"] and result.observed["o"].accepted
+        assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+
+    def test_parallel_steps_keep_their_lanes(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        """Each step waits for its fellows in the other lanes: one after another they would wait in vain."""
+        meet = "touch {part}{vm}; until [ -e {part}0 ] && [ -e {part}1 ] && [ -e {part}2 ]; do sleep 0.02; done"
+        steps = tuple(
+            step(
+                f"vm{vm}:{part}",
+                *("sh", "-c", f"cd {tmp_path}; {meet.format(part=part, vm=vm)}; echo {part} >> vm{vm}"),
+                timeout_s=20,
+            )
+            for part in "ab"
+            for vm in range(3)
+        )
+        assert executor.run_plan(HOST, plan_of(tmp_path, Stage(name="s", steps=steps, parallel=3))).ok
+        assert [(tmp_path / f"vm{vm}").read_text() for vm in range(3)] == ["a\nb\n"] * 3
+
+    def test_out_of_time_is_124(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        result = executor.run_plan(
+            HOST, plan_of(tmp_path, Stage(name="s", steps=(step("a", "sleep", "9", timeout_s=0.2),)))
+        )
+        assert result.failed is not None and result.failed.status == 124
+
+    def test_a_spawned_process_survives(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        act = words.Spawn(words=("sleep", "60"), log=f"{tmp_path}/log")
+        plan = plan_of(tmp_path, Stage(name="s", steps=(Step(name="a", label="a", act=act),)))
+        pid = int(executor.run_plan(HOST, plan).steps["a"].out)
+        executor.close()
+        assert not wait_until_gone(pid, 0.3)
+        os.kill(pid, signal.SIGKILL)
+
+    def test_a_gate_is_waited_for(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        gate, seen = Gate(), threading.Event()
+        stages = (
+            Stage(name="s", steps=(step("a", "true"),)),
+            Stage(name="t", steps=(step("b", "true"),), gate="vlans"),
+        )
+
+        def watch(event: StepEvent) -> None:
+            if event.kind == "gate":
+                seen.set()
+
+        def opener() -> None:
+            seen.wait(10)
+            time.sleep(0.2)
+            gate.open()
+
+        thread = threading.Thread(target=opener)
+        thread.start()
+        began = time.monotonic()
+        result = executor.run_plan(HOST, plan_of(tmp_path, *stages), gates={"vlans": gate}, on_event=watch)
+        thread.join()
+        assert result.ok and list(result.steps) == ["a", "b"]
+        assert time.monotonic() - began >= 0.2
+
+    def test_a_closed_gate_ends_the_plan(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        gate = Gate()
+        gate.close("no VLAN 100")
+        stage = Stage(name="t", steps=(step("b", "touch", f"{tmp_path}/b"),), gate="vlans")
+        result = executor.run_plan(HOST, plan_of(tmp_path, stage, observe=(step("o", "true"),)), gates={"vlans": gate})
+        assert result.aborted == "gate vlans closed: no VLAN 100" and not result.ok
+        assert result.observed and not (tmp_path / "b").exists()
+        with pytest.raises(ValueError, match="vlans"):
+            executor.run_plan(HOST, plan_of(tmp_path, stage))
+
+    def test_stop_begins_no_further_step(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        stop = threading.Event()
+        stage = Stage(name="s", steps=(step("a", "sleep", "0.5"), step("b", "touch", f"{tmp_path}/b")))
+        plan = plan_of(tmp_path, stage, observe=(step("o", "true"),))
+        result = executor.run_plan(HOST, plan, stop=stop, on_event=lambda event: stop.set())
+        assert result.aborted == "stopped" and list(result.steps) == ["a"] and result.observed
+        assert not (tmp_path / "b").exists()
+
+    def test_a_lower_operation_is_refused(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        stage = Stage(name="s", steps=(step("a", "touch", f"{tmp_path}/a"),))
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=7)).ok
+        with pytest.raises(MessageRefused, match="operation 6 came too late") as caught:
+            executor.run_plan(HOST, plan_of(tmp_path, stage, operation=6))
+        assert caught.value.details["seen"] == 7 and not (tmp_path / "a").exists()
+        assert executor.run_plan(HOST, plan_of(tmp_path, stage, operation=7)).ok
+
+    def test_only_messages_with_a_common_scope_are_late_for_each_other(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=7, scopes=("1000", "shared"))).ok
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=3, scopes=("1001",))).ok
+        for late in (("shared",), ("1000",), ("1001", "shared"), ("*",)):
+            with pytest.raises(MessageRefused, match="operation 6 came too late"):
+                executor.run_plan(HOST, plan_of(tmp_path, operation=6, scopes=late))
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=9)).ok  # speaks for everything
+        with pytest.raises(MessageRefused, match="operation 8 came too late"):
+            executor.run_plan(HOST, plan_of(tmp_path, operation=8, scopes=("1002",)))
+
+    def test_a_message_about_a_host_that_has_changed_since_it_was_looked_at_is_refused(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        def count(scope: str) -> int:
+            found = json.loads((tmp_path / "fence" / "fences").read_text())
+            return int(found["changes"] if scope == "*" else found["scopes"][scope][1])
+
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=1, scopes=("1000",), seen={"1000": 0})).ok
+        seen = count("1000")
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=2, scopes=("1001",), seen={"1001": 0})).ok
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=3, scopes=("1000",), seen={"1000": seen})).ok
+        with pytest.raises(MessageRefused, match="operation 3 was here since the host was looked at") as caught:
+            executor.run_plan(HOST, plan_of(tmp_path, operation=4, scopes=("1000",), seen={"1000": seen}))
+        assert caught.value.code == "host.refused.changed"
+        everything = count("*")
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=5, seen={"*": everything})).ok
+        with pytest.raises(MessageRefused):
+            executor.run_plan(HOST, plan_of(tmp_path, operation=6, seen={"*": everything}))
+
+    def test_a_look_at_the_host_while_a_message_runs_there_is_out_of_date_when_it_ends(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        running = threading.Event()
+        over = tmp_path / "over"
+        waits = step("a", "sh", "-c", f"until [ -e {over} ]; do sleep 0.05; done")
+        slow = plan_of(tmp_path, Stage(name="s", steps=(waits,)), operation=1, scopes=("1000",))
+        thread = threading.Thread(
+            target=executor.run_plan, args=(HOST, slow), kwargs={"on_event": lambda event: running.set()}
+        )
+        thread.start()
+        assert running.wait(10)
+        seen = json.loads((tmp_path / "fence" / "fences").read_text())["scopes"]["1000"][1]
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=2, scopes=("1001",))).ok  # does not wait
+        assert thread.is_alive()
+        over.touch()
+        with pytest.raises(MessageRefused, match="operation 1 was here since"):
+            executor.run_plan(HOST, plan_of(tmp_path, operation=3, scopes=("1000",), seen={"1000": seen}))
+        thread.join()
+
+    def test_old_scopes_are_forgotten_and_their_late_messages_refused_all_the_same(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        scopes = {str(1000 + number): [10 + number, number] for number in range(1, 65)}
+        (tmp_path / "fence").mkdir(mode=0o700)
+        (tmp_path / "fence" / "fences").write_text(json.dumps({"changes": 64, "floor": 0, "scopes": scopes}))
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=80, scopes=("2000",))).ok
+        found = json.loads((tmp_path / "fence" / "fences").read_text())
+        assert len(found["scopes"]) == 64 and "1001" not in found["scopes"] and found["floor"] == 11
+        with pytest.raises(MessageRefused, match="operation 11 was already here"):
+            executor.run_plan(HOST, plan_of(tmp_path, operation=10, scopes=("1001",)))
+
+    def test_a_damaged_file_of_fences_is_named_and_nothing_is_done(
+        self, executor: RemoteExecutor, tmp_path: Path
+    ) -> None:
+        (tmp_path / "fence").mkdir(mode=0o700)
+        for text in ("7\n", "{", '{"changes": 1, "floor": 0, "scopes": {"1000": "x"}}'):
+            (tmp_path / "fence" / "fences").write_text(text)
+            with pytest.raises(MessageRefused, match="fences is damaged"):
+                executor.run_plan(HOST, plan_of(tmp_path, operation=1))
+
+    def test_the_lock_is_waited_for_and_its_holder_named(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        running = threading.Event()
+        slow = plan_of(tmp_path, Stage(name="s", steps=(step("a", "sleep", "1"),)), operation=3)
+        thread = threading.Thread(
+            target=executor.run_plan, args=(HOST, slow), kwargs={"on_event": lambda e: running.set()}
+        )
+        thread.start()
+        assert running.wait(10)
+        with pytest.raises(MessageRefused, match="operation 3 holds the lock"):
+            executor.run_plan(HOST, plan_of(tmp_path, operation=4, lock_wait_s=0.1))
+        assert executor.run_plan(HOST, Plan(installation="t", observe=(step("o", "true"),))).ok  # reading needs no lock
+        assert executor.run_plan(HOST, plan_of(tmp_path, operation=4)).ok
+        thread.join()
+
+    def test_silence_for_a_lease_begins_no_further_step(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        stage = Stage(name="s", steps=(step("a", "sleep", "3"), step("b", "touch", f"{tmp_path}/b")))
+        plan = plan_of(tmp_path, stage, lease_s=0.5)
+        with pytest.raises(HostUnreachable):  # the beats come from the thread that is held up here
+            executor.run_plan(HOST, plan, on_event=lambda event: time.sleep(5))
+        assert not (tmp_path / "b").exists()
+
+    def test_upload_is_whole_and_resumed(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        local = tmp_path / "image"
+        local.write_bytes(os.urandom(3_000_000))
+        reports: list[tuple[int, int]] = []
+
+        def cut(done: int, total: int) -> None:
+            if done >= 1_800_000:
+                raise KeyboardInterrupt
+
+        target = f"{tmp_path}/far/image"
+        with pytest.raises(KeyboardInterrupt):
+            executor.upload(HOST, local, target, progress=cut)
+        assert not os.path.exists(target)
+        again = executor.upload(HOST, local, target, progress=lambda *report: reports.append(report))
+        assert again.sent <= 0.45 * again.size and again.resumed_from + again.sent == again.size
+        assert Path(target).read_bytes() == local.read_bytes() and os.listdir(tmp_path / "far") == ["image"]
+        assert reports[-1] == (3_000_000, 3_000_000)
+
+    def test_a_damaged_part_is_not_trusted(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        local = tmp_path / "image"
+        local.write_bytes(b"a" * 1000)
+        digest = "41edece42d63e8d9bf515a9ba6932e1c20cbc9f5a5d134645adb5db1b9737ea3"
+        (tmp_path / "far").mkdir()
+        (tmp_path / "far" / f"image.{digest[:16]}.part").write_bytes(b"b" * 600)
+        sent = executor.upload(HOST, local, f"{tmp_path}/far/image")
+        assert (sent.sha256, sent.sent, sent.resumed_from) == (digest, 1000, 0)
+
+    def test_execute_direct(self, executor: RemoteExecutor) -> None:
+        answer = executor.execute_direct(HOST, "echo out; echo err >&2; exit 3")
+        assert (answer.returncode, answer.stdout, answer.stderr) == (3, "out\n", "err\n")
+        assert executor.execute_direct(HOST, ("echo", "$(id) '", "b")).stdout == "$(id) ' b\n"
+        late = executor.execute_direct(HOST, "sleep 5", timeout=0.5)
+        assert late.returncode == 124 and "out of time" in late.stderr
+        big = executor.execute_direct(HOST, "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2")
+        assert (len(big.stdout), len(big.stderr)) == (1000000, 1000000)
+
+    def test_tunnel(self, executor: RemoteExecutor) -> None:
+        with socket.create_server((HOST, 0)) as far:
+            port = far.getsockname()[1]
+            with executor.open_tunnel(HOST, port) as tunnel:
+                far.accept()[0].close()  # the look whether somebody listens
+                with socket.create_connection((HOST, tunnel.port), timeout=5) as near:
+                    peer, _ = far.accept()
+                    near.sendall(b"ping")
+                    assert peer.recv(4) == b"ping"
+                    peer.sendall(b"pong")
+                    assert near.recv(4) == b"pong"
+                    peer.close()
+                    assert near.recv(1) == b""
+            with pytest.raises(OSError):
+                socket.create_connection((HOST, tunnel.port), timeout=1)
+        with pytest.raises(HostError):
+            executor.open_tunnel(HOST, port)
+
+    def test_serial(self, executor: RemoteExecutor, tmp_path: Path) -> None:
+        path = f"{tmp_path}/serial"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as far:
+            far.bind(path)
+            far.listen()
+            with executor.open_serial(HOST, path) as serial:
+                peer, _ = far.accept()
+                peer.sendall(b"login: ")
+                assert serial.receive(5) == b"login: "
+                serial.send(b"root\n")
+                assert peer.recv(10) == b"root\n"
+            assert peer.recv(1) == b""
+            peer.close()
+        with pytest.raises(HostError, match="nothing answers"):
+            executor.open_serial(HOST, path)
+
+    def test_gather_is_not_held_up_by_one(self, executor: RemoteExecutor) -> None:
+        def dead() -> str:
+            raise HostUnreachable("b", "no connection")
+
+        found = executor.gather({"a": lambda: "1", "b": dead})
+        assert found["a"] == "1" and isinstance(found["b"], CloudError)
+
+
+class TestLocal(Conformance):
+    @pytest.fixture
+    def executor(self, tmp_path: Path) -> Iterator[RemoteExecutor]:
+        host = LocalHost(home=str(tmp_path), environment={"COLOR": "blue"})
+        yield RemoteExecutor(transport=LocalTransport({HOST: host}))
+
+    def test_a_pretended_host_has_its_own_tools(self, tmp_path: Path) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "ovs-vsctl").write_text("#!/bin/sh\necho pretended $COLOR\n")
+        (tmp_path / "bin" / "ovs-vsctl").chmod(0o755)
+        host = LocalHost(path_prefix=(f"{tmp_path}/bin",), environment={"COLOR": "blue"})
+        executor = RemoteExecutor(transport=LocalTransport({"10.0.10.1": host}))
+        plan = Plan(installation="t", observe=(step("o", "ovs-vsctl"),))
+        assert executor.run_plan("10.0.10.1", plan).observed["o"].out == "pretended blue\n"
+        with pytest.raises(HostUnreachable):
+            executor.run_plan("10.0.10.2", plan)
+
+
+class TestSsh(Conformance):
+    @pytest.fixture
+    def executor(self, over_ssh: RemoteExecutor) -> RemoteExecutor:
+        return over_ssh
+
+
+def test_the_end_of_stdin_ends_a_runner_that_waits_at_a_gate(tmp_path: Path) -> None:
+    stage = Stage(name="s", steps=(step("a", "touch", f"{tmp_path}/a"),), gate="never")
+    transport = LocalTransport()
+    stream = transport.open_message(HOST, encode("runner", plan_of(tmp_path, stage, lease_s=60).to_json()))
+    parts = stream.receive(10)
+    assert parts is not None and b'"gate"' in parts[0]
+    assert stream.status(0.3) is None
+    stream.finish()
+    assert stream.status(3) == 0
+    stream.close()
+    assert not (tmp_path / "a").exists()
+
+
+# ── what only SSH has ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_orchestrator_killed_in_mid_apply(sshd: PrivateSshd, over_ssh: RemoteExecutor, tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from test_remote_executor import *
+server = PrivateSshd({sshd.port}, {sshd.user!r}, {sshd.key_file!r}, Path({str(sshd.directory)!r}), 0)
+steps = tuple(step(str(n), "sh", "-c", f"echo {{n}} >> {tmp_path}/did; sleep 0.4") for n in range(20))
+here = Path({str(tmp_path)!r})
+executor_for(server, here).run_plan(HOST, plan_of(here, Stage(name="s", steps=steps), operation=5))
+"""
+    process = subprocess.Popen((sys.executable, "-c", program))
+    until = time.monotonic() + 20
+    while not (tmp_path / "did").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    time.sleep(1.0)
+    done = (tmp_path / "did").read_text()
+    time.sleep(1.0)
+    assert (tmp_path / "did").read_text() == done and len(done.split()) < 6
+    assert over_ssh.run_plan(HOST, plan_of(tmp_path, operation=6)).ok  # the lock is free
+    with pytest.raises(MessageRefused):
+        over_ssh.run_plan(HOST, plan_of(tmp_path, operation=5))
+
+
+def test_a_connection_lost_in_mid_plan_names_what_had_ended(tmp_path: Path, over_ssh: RemoteExecutor) -> None:
+    executor = over_ssh
+    stage = Stage(name="s", steps=(step("a", "true"), step("b", "sleep", "1"), step("c", "touch", f"{tmp_path}/c")))
+
+    def cut(event: StepEvent) -> None:
+        if (event.kind, event.name) == ("begin", "b"):
+            executor.close()
+
+    with pytest.raises(HostUnreachable) as caught:
+        executor.run_plan(HOST, plan_of(tmp_path, stage), on_event=cut)
+    assert caught.value.details["ended"] == ["a"]
+    time.sleep(1.5)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_dead_connection_is_made_anew(over_ssh: RemoteExecutor) -> None:
+    assert over_ssh.execute_direct(HOST, "true").returncode == 0
+    transport = over_ssh.transport
+    transport.connection(HOST).transport.sock.close()  # type: ignore[attr-defined]
+    assert over_ssh.execute_direct(HOST, "true").returncode == 0
+
+
+def test_one_connection_serves_many_threads(over_ssh: RemoteExecutor) -> None:
+    found = over_ssh.gather({str(n): lambda: over_ssh.execute_direct(HOST, "sleep 0.1; echo x") for n in range(25)})
+    assert [one.stdout for one in found.values() if not isinstance(one, CloudError)] == ["x\n"] * 25
+
+
+def test_a_stream_closed_while_output_arrives_leaves_the_connection_alone(over_ssh: RemoteExecutor) -> None:
+    transport = over_ssh.transport
+    assert isinstance(transport, SshTransport)
+    kept = transport.connection(HOST)
+    for _ in range(300):
+        stream = transport.open_shell(HOST, "yes", 10)
+        assert stream.receive(10)
+        stream.close()
+    assert transport.connection(HOST) is kept
+
+
+def test_fewer_sessions_than_usual_are_waited_for(tmp_path: Path) -> None:
+    with private_sshd(tmp_path / "sshd", "MaxSessions 2") as server, executor_for(server, tmp_path) as executor:
+        found = executor.gather({str(n): lambda: executor.execute_direct(HOST, "sleep 0.1; echo x") for n in range(6)})
+        assert [one.stdout for one in found.values() if not isinstance(one, CloudError)] == ["x\n"] * 6
+
+
+def test_resets_by_max_startups_are_tried_again(tmp_path: Path) -> None:
+    with private_sshd(tmp_path / "sshd", "MaxStartups 2:100:2") as server:
+        executors = [executor_for(server, tmp_path, connect_timeout_s=1) for _ in range(12)]
+        work = {str(n): (lambda one=one: one.execute_direct(HOST, "true")) for n, one in enumerate(executors)}
+        found = executors[0].gather(work)
+        for one in executors:
+            one.close()
+        assert [one.returncode for one in found.values() if not isinstance(one, CloudError)] == [0] * 12
+        assert "MaxStartups" in (tmp_path / "sshd" / "log").read_text()  # it did throttle
+
+
+def test_a_changed_host_key_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    port = free_port()
+    with private_sshd(tmp_path / "sshd", port=port) as server, executor_for(server, tmp_path) as executor:
+        assert executor.execute_direct(HOST, "true").returncode == 0
+        assert (tmp_path / "known_hosts").read_text().startswith(f"[{HOST}]:{port} ssh-ed25519 ")
+    with private_sshd(tmp_path / "sshd", port=port) as server:
+        for mode in ("accept-new", "strict"):
+            with executor_for(server, tmp_path, host_keys=mode) as executor:
+                with pytest.raises(HostKeyError) as caught:
+                    executor.home(HOST)
+                assert caught.value.details["pinned"] in str(caught.value)
+                assert caught.value.details["shown"] in str(caught.value)
+                assert "ssh-keygen" in caught.value.remedy
+        with executor_for(server, tmp_path, host_keys="off") as executor:
+            assert executor.execute_direct(HOST, "true").returncode == 0
+
+
+def test_strict_refuses_an_unpinned_host(sshd: PrivateSshd, tmp_path: Path) -> None:
+    with executor_for(sshd, tmp_path, host_keys="strict") as executor:
+        answer = executor.execute_direct(HOST, "true")
+    assert answer.returncode == 255 and "not pinned" in answer.stderr
+    assert not (tmp_path / "known_hosts").exists()
+
+
+def test_a_key_that_is_not_let_in(sshd: PrivateSshd, tmp_path: Path) -> None:
+    make_key(tmp_path / "other")
+    with executor_for(sshd, tmp_path, key_file=str(tmp_path / "other")) as executor:
+        answer = executor.execute_direct(HOST, "true")
+    assert answer.returncode == 255 and "lets none of our keys in" in answer.stderr and "ssh-copy-id" in answer.stderr
+
+
+def test_a_missing_key_file(sshd: PrivateSshd, tmp_path: Path) -> None:
+    with executor_for(sshd, tmp_path, key_file=str(tmp_path / "none")) as executor:
+        answer = executor.execute_direct(HOST, "true")
+    assert answer.returncode == 255 and "there is no private key" in answer.stderr
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    executor = RemoteExecutor(port=free_port(), known_hosts=tmp_path / "k", config_file=tmp_path / "c")
+    began = time.monotonic()
+    answer = executor.execute_direct(HOST, "true")
+    assert answer.returncode == 255 and "Connection refused" in answer.stderr
+    assert time.monotonic() - began < 2
+
+
+def test_a_host_that_was_heard_may_take_its_time(tmp_path: Path) -> None:
+    """Resets by MaxStartups for longer than a silent host is waited for."""
+    with private_sshd(tmp_path / "sshd", "MaxStartups 1:100:1") as server:
+        crowd = socket.create_connection((HOST, server.port))
+        threading.Timer(2.0, crowd.close).start()
+        with executor_for(server, tmp_path, connect_timeout_s=0.5) as executor:
+            assert executor.execute_direct(HOST, "true").returncode == 0
+        assert "MaxStartups" in (tmp_path / "sshd" / "log").read_text()
+
+
+def executor_for_nobody(port: int, directory: Path, **options: Any) -> RemoteExecutor:
+    """For a port where no sshd is."""
+    return RemoteExecutor(port=port, known_hosts=directory / "k", config_file=directory / "c", **options)
+
+
+def test_a_listener_that_never_speaks(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as mute:
+        executor = executor_for_nobody(mute.getsockname()[1], tmp_path, connect_timeout_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(HostUnreachable, match="no answer from"):
+            executor.home(HOST)
+        assert time.monotonic() - began < 3
+
+
+def test_a_commands_own_time_counts_for_its_connection_too(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as mute:
+        executor = executor_for_nobody(mute.getsockname()[1], tmp_path, connect_timeout_s=60)
+        began = time.monotonic()
+        assert executor.execute_direct(HOST, "true", timeout=0.5).returncode == 255
+        assert time.monotonic() - began < 3
+
+
+def test_the_users_ssh_configuration_is_honoured(sshd: PrivateSshd, tmp_path: Path) -> None:
+    (tmp_path / "ssh_config").write_text(
+        f"Host worker1\n HostName {HOST}\n Port {sshd.port}\n User {sshd.user}\n IdentityFile {sshd.key_file}\n"
+        f"Host worker2\n HostName {HOST}\n Port {sshd.port}\n User {sshd.user}\n IdentityFile {sshd.key_file}\n"
+        " ProxyJump worker1\n"
+    )
+    with RemoteExecutor(known_hosts=tmp_path / "known_hosts", config_file=tmp_path / "ssh_config") as executor:
+        for host in ("worker1", "worker2"):
+            assert executor.execute_direct(host, "echo $USER").stdout == f"{sshd.user}\n", host
+    assert len((tmp_path / "known_hosts").read_text().split("\n")) == 3  # each pinned under its own name
+
+
+@pytest.mark.parametrize("address", ["10.0.10.1", "203.0.113.1", "worker.example"])
+def test_outside_the_lab_no_host_is_contacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("CLOUDREPO_LAB_ONLY", "1")
+    monkeypatch.setattr("cloudrepo.lab_guard.loopback_alias", lambda: "")
+    executor = RemoteExecutor(known_hosts=tmp_path / "k", config_file=tmp_path / "c")
+    with pytest.raises(HostError, match="only the lab is allowed") as caught:
+        executor.home(address)
+    assert caught.value.code == "host.lab_only"
+
+
+@pytest.mark.parametrize(("variable", "alias"), [("1", "cloudrepo-lab /tmp/x"), (None, ""), ("0", "")])
+def test_inside_a_lab_or_unguarded_hosts_are_contacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, alias: str
+) -> None:
+    asked: list[object] = []
+
+    def refuse(address: object, **_: object) -> socket.socket:
+        asked.append(address)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    if variable is None:
+        monkeypatch.delenv("CLOUDREPO_LAB_ONLY")
+    else:
+        monkeypatch.setenv("CLOUDREPO_LAB_ONLY", variable)
+    monkeypatch.setattr("cloudrepo.lab_guard.loopback_alias", lambda: alias)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    executor = RemoteExecutor(known_hosts=tmp_path / "k", config_file=tmp_path / "c")
+    with pytest.raises(HostUnreachable, match="Connection refused"):
+        executor.home("10.0.10.1")
+    assert asked == [("10.0.10.1", 22)]
+
+
+def runner_of(executor: RemoteExecutor) -> int:
+    """The process that waits on the host for plans: the parent of the one that runs this plan."""
+    act = Run(words=("sh", "-c", "cut -d' ' -f4 /proc/$PPID/stat"))
+    plan = Plan(installation="t", observe=(Step(name="parent", label="parent", act=act),))
+    return int(executor.run_plan(HOST, plan).observed["parent"].out)
+
+
+def test_a_runner_waits_for_the_next_plan_and_ends_with_the_connection(over_ssh: RemoteExecutor) -> None:
+    first = runner_of(over_ssh)
+    assert runner_of(over_ssh) == first
+    over_ssh.close()
+    assert wait_until_gone(first, 5)
+
+
+def test_a_waiting_runner_that_died_is_replaced(over_ssh: RemoteExecutor) -> None:
+    first = runner_of(over_ssh)
+    os.kill(first, signal.SIGKILL)
+    assert wait_until_gone(first, 5)
+    time.sleep(0.2)
+    assert runner_of(over_ssh) != first
+
+
+def test_a_silent_runner_is_asked_before_it_gets_a_plan(
+    over_ssh: RemoteExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudrepo.host.idle.FRESH_S", 0.0)
+    monkeypatch.setattr("cloudrepo.host.idle.ANSWER_S", 0.3)
+    first = runner_of(over_ssh)
+    assert runner_of(over_ssh) == first
+    os.kill(first, signal.SIGSTOP)
+    try:
+        assert runner_of(over_ssh) != first
+    finally:
+        os.kill(first, signal.SIGKILL)
+
+
+def test_what_came_too_late_for_a_plan_is_passed_over_by_the_next(tmp_path: Path) -> None:
+    stream = LocalTransport().open_message(HOST, encode("runner", plan_of(tmp_path).to_json()))
+    try:
+        assert last_event(stream) == "done"
+        stream.send(b"beat\nopen network\nclose x y\n")
+        stream.send(encode_next(plan_of(tmp_path, operation=2).to_json()))
+        assert last_event(stream) == "done"
+    finally:
+        stream.close()
+
+
+def last_event(stream: Any) -> str:
+    text = b""
+    while not text.endswith(b"}\n"):
+        parts = stream.receive(5)
+        assert parts is not None, text
+        text += parts[0]
+    return str(json.loads(text.splitlines()[-1])["event"])
