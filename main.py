@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from database import Database
@@ -143,5 +143,25 @@ def _dispatch(words: list[str]) -> int:
     return run(words, back_up)
 
 
+def _run() -> NoReturn:
+    """The process: `main`, and its end.
+
+    A thread that still waits for a host is not waited for. Python would throw it out wherever it is as soon as it
+    moves; inside a library written in Rust or C++, that aborts the process ("FATAL: exception not rethrown").
+    """
+    try:
+        status = main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_FAILED
+    if threading.active_count() == 1:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # its reader has left; or it was closed since that was known
+            status = status or EXIT_FAILED
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run()

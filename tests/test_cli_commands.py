@@ -149,3 +149,33 @@ def test_ctrl_c_is_130_and_says_nothing_more(
     monkeypatch.setattr(main, "_dispatch", interrupted)
     assert main.main([]) == 130
     assert capsys.readouterr() == ("", "\n")
+
+
+THREADS_THAT_LINGER = """
+import threading, time
+import bcrypt
+import main
+
+salt = bcrypt.gensalt(4)
+
+def toil():
+    while True:
+        bcrypt.hashpw(b"x", salt)  # Rust, which gives the interpreter's lock away meanwhile
+
+def answered(words):
+    for _ in range(4):
+        threading.Thread(target=toil, daemon=True).start()
+    time.sleep(0.1)
+    print("said at last", end="")
+    return 3
+
+main._answered = answered
+main._run()
+"""
+
+
+@pytest.mark.parametrize("time_", range(3))
+def test_threads_that_linger_do_not_abort_the_process(time_: int) -> None:
+    words = (sys.executable, "-c", THREADS_THAT_LINGER)
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said at last", "")
