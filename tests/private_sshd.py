@@ -88,7 +88,7 @@ def private_sshd(directory: Path, *extra: str, port: int = 0) -> Iterator[Privat
 
 def wait_until_listening(port: int) -> None:
     """Until somebody listens on a port of loopback, at most 10 s."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

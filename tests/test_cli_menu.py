@@ -240,7 +240,7 @@ def interrupt_once(monkeypatch: pytest.MonkeyPatch, api: FakeApi) -> None:
 
     def answer(self: operation._Work, timeout_s: float) -> tuple[bool, Any] | None:
         if not interrupted:
-            assert api.deploying.wait(5)
+            assert api.deploying.wait(30)
             interrupted.append(True)
             raise KeyboardInterrupt
         return genuine(self, timeout_s)

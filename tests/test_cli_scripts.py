@@ -238,7 +238,7 @@ class Interrupted:
         def operation(username: str, slice_id: int, *, progress: Any, stop: Any, **options: Any) -> Any:
             time.sleep(0.2)  # until it is waited for
             signal.raise_signal(signal.SIGINT)  # Python hands it to the main thread
-            assert stop.wait(10)
+            assert stop.wait(30)
             return genuine(username, slice_id) if ok else (False, Message("stopped", code="stopped"))
 
         monkeypatch.setattr(installation.api, "resume", operation)

@@ -399,9 +399,9 @@ def test_a_queue_that_moves_is_waited_for(path: Path, monkeypatch: pytest.Monkey
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert held.wait(5)
+    assert held.wait(30)
     assert db.next_operation() == 1
-    assert done.wait(5)
+    assert done.wait(30)
     worker.join()
 
 

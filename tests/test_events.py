@@ -71,11 +71,11 @@ def test_a_line_that_waited_while_its_file_was_put_aside_goes_into_the_new_one(e
         fcntl.flock(file, fcntl.LOCK_EX)
         writer = threading.Thread(target=lambda: events.record("second", who="ann", about="vm 1"))
         writer.start()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while str(events.path.stat().st_ino) not in _waited_for() and time.monotonic() < until:
             time.sleep(0.001)
         os.rename(events.path, aside)
-    writer.join(10)
+    writer.join(30)
     assert "second" not in aside.read_text()
     assert [event.what for event in events.read()] == ["first", "second"]
 
@@ -123,10 +123,10 @@ def test_following_misses_nothing_over_rotations(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=follow)
     thread.start()
-    assert began.wait(5)
+    assert began.wait(30)
     for number in range(200):
         events.record("test", who="ann", about=f"vm {number}")
-    thread.join(10)
+    thread.join(30)
     is_over.set()
     assert len(events.put_aside()) > 5
     assert [event.about for event in found] == [f"vm {number}" for number in range(200)]
@@ -149,17 +149,17 @@ class Following:
 
         self._thread = threading.Thread(target=follow)
         self._thread.start()
-        assert began.wait(5)
+        assert began.wait(30)
 
     def wait_for(self, count: int) -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while len(self.found) < count and time.monotonic() < until:
             time.sleep(0.001)
 
     def end(self) -> list[str]:
         time.sleep(0.05)  # what must not come would be here by now
         self._is_over.set()
-        self._thread.join(10)
+        self._thread.join(30)
         return self.found
 
 

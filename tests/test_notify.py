@@ -225,7 +225,7 @@ def test_the_hook_gets_one_notice_at_a_time_as_json(tmp_path: Path) -> None:
     path = tmp_path / "got; touch hacked"
     notifier = Notifier(Settings.of({"monitor.hook": [sys.executable, "-c", KEEP, str(path)]}), where="/s.yaml")
     notifier.send([DIED, INFO, DOWN])
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while not (path.exists() and path.read_text().count("\n") == 2) and time.monotonic() < until:
         time.sleep(0.01)
     notifier.close()
@@ -256,7 +256,7 @@ def test_a_hook_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(NotDelivered, match=r"took longer than 0\.3 s"):
         run_hook([sys.executable, "-c", code], DIED, "", 0.3)
     state = Path(f"/proc/{path.read_text()}/stat")
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < until:
         time.sleep(0.01)
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
@@ -277,7 +277,7 @@ def test_a_way_that_hangs_holds_up_neither_the_caller_nor_the_others(caplog: pyt
     notifier = Notifier(Settings(), ways={"slow": (hang, 1), "quick": (tell, 1)})
     with caplog.at_level(logging.INFO):
         notifier.send([DIED, DOWN])
-    assert told.wait(5)
+    assert told.wait(30)
     assert "vm.died: VM 1001 (vm1) died" in caplog.messages
     free.set()
     notifier.close()

@@ -211,7 +211,7 @@ class Conformance:
             target=executor.run_plan, args=(HOST, slow), kwargs={"on_event": lambda event: running.set()}
         )
         thread.start()
-        assert running.wait(10)
+        assert running.wait(30)
         seen = json.loads((tmp_path / "fence" / "fences").read_text())["scopes"]["1000"][1]
         assert executor.run_plan(HOST, plan_of(tmp_path, operation=2, scopes=("1001",))).ok  # does not wait
         assert thread.is_alive()
@@ -248,7 +248,7 @@ class Conformance:
             target=executor.run_plan, args=(HOST, slow), kwargs={"on_event": lambda e: running.set()}
         )
         thread.start()
-        assert running.wait(10)
+        assert running.wait(30)
         with pytest.raises(MessageRefused, match="operation 3 holds the lock"):
             executor.run_plan(HOST, plan_of(tmp_path, operation=4, lock_wait_s=0.1))
         assert executor.run_plan(HOST, Plan(installation="t", observe=(step("o", "true"),))).ok  # reading needs no lock

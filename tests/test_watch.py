@@ -114,7 +114,7 @@ class Setting:
         self.told.clear()
         self.clock.now += after
         self.watcher.look(self.never)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while self.watcher._jobs._names and time.monotonic() < until:
             time.sleep(0.001)
         return [notice.what for notice in self.told]
@@ -321,7 +321,7 @@ def test_a_slice_that_is_being_mended_is_left_alone_until_that_has_ended(
     second = setting.watcher.look(setting.never)
     assert second is not None and (second.repairs, second.clearings) == ((), ())
     may_go_on.set()
-    assert setting.watcher._jobs.wait(10)
+    assert setting.watcher._jobs.wait(30)
     assert setting.look() == []
 
 
@@ -340,7 +340,7 @@ def test_connections_are_closed_only_when_operations_have_ended_or_took_too_long
     def run_plan(host: str, plan: Plan, **options: Any) -> PlanResult:
         if plan.operation and host == WORKER:
             in_step.set()
-            assert may_go_on.wait(10)
+            assert may_go_on.wait(30)
             if is_cut:
                 raise HostUnreachable(host, "the connection was closed")
         return genuine_run(host, plan, **options)
@@ -354,15 +354,15 @@ def test_connections_are_closed_only_when_operations_have_ended_or_took_too_long
     monkeypatch.setattr(setting.hosts, "close", close)
     setting.clock.now += 15
     setting.watcher.look(setting.never)
-    assert in_step.wait(10) and setting.watcher._jobs.busy() == {1000}
+    assert in_step.wait(30) and setting.watcher._jobs.busy() == {1000}
     closing = threading.Thread(target=setting.watcher.close)
     closing.start()
     if not is_cut:
-        assert setting.watcher._jobs.stop.wait(10)
+        assert setting.watcher._jobs.stop.wait(30)
         time.sleep(0.05)
         assert closed == []
         may_go_on.set()
-    closing.join(10)
+    closing.join(30)
     assert closed == ([True, False] if is_cut else [False])
     assert setting.watcher._jobs.busy() == frozenset()
     [found] = setting.api.unfinished_operations()[1]
@@ -497,7 +497,7 @@ def test_who_watches_tells_what_another_process_could_not(setting: Setting) -> N
     notifier = Notifier(setting.api.settings, ways={"mail": (tell, 10)}, folder=folder)
     setting.watcher = Watcher(setting.api.context, "monitor", notifier=notifier, clock=setting.clock)
     setting.look()
-    assert news.wait(10) and told == [late]
+    assert news.wait(30) and told == [late]
 
 
 # ── the crew ────────────────────────────────────────────────────────────────────────────────────────────

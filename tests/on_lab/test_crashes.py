@@ -57,7 +57,7 @@ def test_the_runner_of_a_dead_orchestrator_stops_and_its_late_message_is_refused
     )
     message = encode("runner", {**late.to_json(), "environment": {}})
     stream = api.executor.transport.open_message(FIRST, message)
-    wait_until(lambda: b'"begin"' in (stream.receive(0.1) or (b"",))[0], 10, "the first step")
+    wait_until(lambda: b'"begin"' in (stream.receive(0.1) or (b"",))[0], 60, "the first step")
     stream.close()  # the orchestrator is gone
     cluster.ok("delete_slice", "admin", made["id"])  # waits for the step that runs, and for nothing else
     assert cluster.host(FIRST, "ls", "/run/late") == ""

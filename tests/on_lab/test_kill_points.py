@@ -155,7 +155,7 @@ def machines_watched(lab: Lab) -> Iterator[Callable[[], list[int]]]:
     ]
 
     def most() -> list[int]:
-        return [int(watcher.communicate(timeout=20)[0]) for watcher in watchers]
+        return [int(watcher.communicate(timeout=60)[0]) for watcher in watchers]
 
     try:
         for watcher in watchers:

@@ -157,7 +157,7 @@ def test_a_guest_that_continues_is_asked_again(stopper: Stopper) -> None:
     assert cluster.ok("stop_vm", "admin", made["id"], made["frozen"]) == "VM stopped"
     assert stopper.stages == {made["frozen"]: "powerdown"}
     cluster.ok("start_vm", "admin", made["id"], made["frozen"])
-    wait_until(lambda: cluster.guest(made["frozen"], "true").status == 0, 5, "it runs again")
+    wait_until(lambda: cluster.guest(made["frozen"], "true").status == 0, 60, "it runs again")
 
 
 @pytest.mark.cost(seconds=4)
