@@ -76,7 +76,7 @@ def lab_obstacle() -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Of several processes the lab's comes first: its tests take longest, and mostly wait for guests that boot."""
-    if hasattr(item.config, "workerinput") and item.get_closest_marker("lab") is None and not os.nice(0):
+    if hasattr(item.config, "workerinput") and not item.nodeid.startswith(LAB_PLACES) and not os.nice(0):
         os.nice(10)
 
 
