@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,19 +22,30 @@ LINTERS = (
 
 
 MOST_PROCESSES = 8  # each loads everything
+AGAIN = ("--last-failed", "--last-failed-no-failures=none", "--maxfail=1", "-rA")
+MOST_AGAIN = 5  # more failures than that are no accident
 
 
 def run_tests(words: Sequence[str]) -> int:
-    """Run pytest; `words` are ours (`--quick`, `-y`) and pytest's own.
+    """Run pytest; `words` are ours (`--quick`, `--again`, `-y`) and pytest's own.
 
-    All tests are run by several processes at once; with words of pytest's own it is run as these say.
+    All tests are run by several processes at once; with words of pytest's own it is run as these say. `--again` runs
+    the few that failed last time once more, one after another and nothing beside them.
 
     Returns:
         The exit status: 0 all passed, 1 otherwise, 130 Ctrl-C.
     """
     quick = "--quick" in words
-    rest = [word for word in words if word not in ("--quick", "-y", "--yes")]
+    rest = [word for word in words if word not in ("--quick", "--again", "-y", "--yes")]
     assume_yes = len(rest) < len(words)
+    if "--again" in words:
+        failed = _failed_last_time()
+        if not 0 < len(failed) <= MOST_AGAIN:
+            plain(f"{len(failed)} tests failed: that is no accident, none is run again.")
+            return 1
+        for line in ("Run once more, alone:", *failed):
+            plain(line)
+        rest = [*AGAIN, *rest]
     if not rest:
         rest = ["-n", str(min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES))]
     if quick:
@@ -57,6 +69,14 @@ def run_bench(words: Sequence[str]) -> int:
         plain(f"There is: {', '.join(f'./cloud bench {name}' for name in known) or 'nothing to measure yet'}.")
         return EXIT_USAGE
     return _run((sys.executable, "-m", f"bench.{words[0]}", *words[1:]))
+
+
+def _failed_last_time() -> list[str]:
+    """Ids of the tests that failed in the last run, by pytest's own cache."""
+    try:
+        return sorted(json.loads((CHECKOUT / ".pytest_cache/v/cache/lastfailed").read_text()))
+    except FileNotFoundError:
+        return []
 
 
 def _lab_is_possible(*, assume_yes: bool) -> bool:

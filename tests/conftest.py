@@ -85,7 +85,7 @@ def no_descriptors_left() -> Iterator[None]:
     """What the tests of a module opened is closed when they have ended; the threads of a connection take a moment."""
     before = descriptors()
     yield
-    until = time.monotonic() + 30
+    until = time.monotonic() + 15
     while (left := descriptors() - before) and not are_few(left) and time.monotonic() < until:
         gc.collect()
         time.sleep(0.05)

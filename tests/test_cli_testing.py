@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,24 @@ def test_on_many_cores_there_is_an_end(given: list[Sequence[str]], monkeypatch: 
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(64))
     assert testing.run_tests(["--quick"]) == 0
     assert [list(each)[-1] for each in given] == [str(testing.MOST_PROCESSES)]
+
+
+@pytest.mark.parametrize(("failed", "status", "runs"), [(0, 1, 0), (1, 0, 1), (5, 0, 1), (6, 1, 0)])
+def test_a_few_that_failed_are_run_once_more_by_one_process(
+    given: list[Sequence[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    failed: int,
+    status: int,
+    runs: int,
+) -> None:
+    monkeypatch.setattr(testing, "CHECKOUT", tmp_path)
+    names = [f"tests/test_x.py::test_{number}" for number in range(failed)]
+    if failed:
+        path = tmp_path / ".pytest_cache/v/cache/lastfailed"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(dict.fromkeys(names, True)))
+    assert testing.run_tests(["--again"]) == status
+    assert [list(each) for each in given] == [list(testing.AGAIN)] * runs
+    assert capsys.readouterr().out.splitlines()[1:] == names * runs
