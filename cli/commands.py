@@ -340,7 +340,7 @@ def worker_list(context: typer.Context) -> int:
 
 @worker_app.command("trust")
 def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
-    """Forget the pinned key of a host that was installed anew, and pin the one it shows now."""
+    """Show the key of a host that is new or was installed anew, and pin it after a yes."""
     from cli.workers import trust_worker
 
     return _status(trust_worker(_installation(context), ip, Screen(), _ask(), assume_yes=yes))

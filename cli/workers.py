@@ -1,4 +1,4 @@
-"""Workers: enrol, list, and trust again after a host was installed anew."""
+"""Workers: enrol, list, and trust the key of a host that is new or was installed anew."""
 
 from __future__ import annotations
 
@@ -44,28 +44,33 @@ def list_workers(installation: Installation, screen: Screen) -> bool:
 
 
 def trust_worker(installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool) -> bool:
-    """Forget a host's pinned key and pin the one that it shows now; one that shows none keeps its pin."""
+    """Show the pinned key of a host and the one that it shows now, and pin the latter after a yes.
+
+    It is the key that was shown that is pinned, not the one of a later contact. Whoever shows none keeps its pin.
+    """
     ip = _address(address, screen)
     if ip is None:
         return False
-    if ip not in installation.db.data["workers_list"]:
-        screen.complain(f"{ip} is no worker of this installation. `./cloud worker add {ip}` enrols it.")
-        return False
-    pins = _known_hosts(installation)
-    port = installation.settings.ssh.port
+    pins, port = _known_hosts(installation), installation.settings.ssh.port
     before = pins.pins(ip, port)
     for kind, key in before.items():
         screen.line(f"Pinned for {ip}: {kind} {_fingerprint(key)}")
-    if not assume_yes and not ask.yes(f"Forget that and trust the key that {ip} shows now", default=False):
+    shown_kind, shown = installation.api.executor.transport.shown_key(ip)
+    screen.line(f"{ip} shows now: {shown_kind} {_fingerprint(shown)}")
+    if before.get(shown_kind) == shown:
+        screen.line((f"{ip} shows the key that is pinned; nothing was changed.", GOOD))
+        return True
+    screen.line(f"Compare on its own screen: `ssh-keygen -lf /etc/ssh/ssh_host_{_file_of(shown_kind)}_key.pub`")
+    question = "Forget the pinned key and trust the one it shows" if before else "Trust this key"
+    if not assume_yes and not ask.yes(question, default=False):
         screen.line("Nothing was changed.")
         return False
-    pins.forget(ip, port)
-    try:
-        return _ask_worker(installation, ip, screen)
-    finally:
-        if before and not pins.pins(ip, port):
-            pins.put_back(ip, port, before)
-            screen.line(f"The key that was pinned before is pinned again for {ip}.")
+    pins.replace(ip, port, shown_kind, shown)
+    screen.line((f"The key is pinned for {ip} in {pins.path}.", GOOD))
+    if ip not in installation.db.data["workers_list"]:
+        screen.line(f"{ip} is no worker of this installation yet. `./cloud worker add {ip}` enrols it.")
+        return True
+    return _ask_worker(installation, ip, screen)
 
 
 def _ask_worker(installation: Installation, ip: str, screen: Screen) -> bool:
@@ -104,3 +109,11 @@ def _fingerprint(key: bytes) -> str:
     from cloudrepo.known_hosts import fingerprint
 
     return fingerprint(key)
+
+
+def _file_of(kind: str) -> str:
+    """How OpenSSH names the file of a host key of this type."""
+    for name in ("ed25519", "ecdsa"):
+        if name in kind:
+            return name
+    return "rsa"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import fcntl
 import hashlib
+import ipaddress
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cloudrepo.errors import HostKeyError
 
 log = logging.getLogger("cloudrepo.ssh")
+
+COMPARE = "compare with `ssh-keygen -lf` of /etc/ssh/ssh_host_*_key.pub on the host's own screen"
 
 
 def fingerprint(key: bytes) -> str:
@@ -71,43 +74,33 @@ class KnownHosts:
             host,
             "the host is not pinned, and ssh.host_keys is strict",
             evidence=f"it shows {kind} {fingerprint(key)}",
-            remedy=f"compare with `ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub` on the host, then add the line "
-            f"`{entry_name(host, port)} {kind} {base64.b64encode(key).decode()}` to {self.path}",
+            remedy=f"{COMPARE}, then {self._way_in(host, port)}",
             code="host.key.unknown",
             details={"shown": fingerprint(key)},
         )
 
-    def forget(self, host: str, port: int = 22) -> bool:
-        """Drop the pins of a host, so that its next contact is a first one; whether there were any."""
-        name = entry_name(host, port)
+    def replace(self, host: str, port: int, kind: str, key: bytes) -> None:
+        """Pin this key of a host, which a person has compared, and no other."""
         with self._locked():
-            if not self.pins(host, port):
-                return False
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            self._replace("".join(line for line in lines if name not in line.partition(" ")[0].split(",")))
-        log.warning("%s: its pinned key was forgotten, as asked", host)
-        return True
+            self._write(host, port, kind, key)
+        log.warning("%s: pinned its key %s %s in %s, as asked", host, kind, fingerprint(key), self.path)
 
     def _pin(self, host: str, port: int, kind: str, key: bytes) -> dict[str, bytes]:
         """Add a pin, unless another process was first; returns the pins that hold."""
-        pins = self.put_back(host, port, {kind: key})
-        if pins == {kind: key}:
-            log.warning("%s: first contact, pinned its key %s %s in %s", host, kind, fingerprint(key), self.path)
-        return pins
-
-    def put_back(self, host: str, port: int, pins: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Pin a host again as `pins` said before, unless it has pins; returns those that hold."""
         with self._locked():
             found = self.pins(host, port)
             if found:
                 return found
-            name = entry_name(host, port)
-            lines = [f"{name} {kind} {base64.b64encode(key).decode()}\n" for kind, key in pins.items()]
-            before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-            if before and not before.endswith("\n"):
-                before += "\n"
-            self._replace(before + "".join(lines))
-        return dict(pins)
+            self._write(host, port, kind, key)
+        log.warning("%s: first contact, pinned its key %s %s in %s", host, kind, fingerprint(key), self.path)
+        return {kind: key}
+
+    def _write(self, host: str, port: int, kind: str, key: bytes) -> None:
+        """The file with this pin in the place of all others of the host; under the lock."""
+        name = entry_name(host, port)
+        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        kept = [line for line in before.splitlines() if name not in line.partition(" ")[0].split(",")]
+        self._replace("".join(f"{line}\n" for line in [*kept, f"{name} {kind} {base64.b64encode(key).decode()}"]))
 
     def _replace(self, text: str) -> None:
         number, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
@@ -128,6 +121,13 @@ class KnownHosts:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _way_in(self, host: str, port: int) -> str:
+        """How a key comes to be pinned; what is gone through to a worker has a name, and is no worker."""
+        try:
+            return f"run `./cloud worker trust {ipaddress.ip_address(host)}`"
+        except ValueError:
+            return f"run `ssh-keygen -f {self.path} -R '{entry_name(host, port)}'`, and connect with accept-new"
+
     def _changed(self, host: str, port: int, kind: str, key: bytes, pins: dict[str, bytes]) -> HostKeyError:
         pinned_kind = kind if kind in pins else next(iter(pins))
         pinned, shown = fingerprint(pins[pinned_kind]), fingerprint(key)
@@ -135,8 +135,7 @@ class KnownHosts:
             host,
             "the host shows another key than the pinned one; nothing was sent to it",
             evidence=f"pinned {pinned_kind} {pinned}, shown {kind} {shown}",
-            remedy="if the host was really installed anew, run "
-            f"`ssh-keygen -f {self.path} -R '{entry_name(host, port)}'` and connect again; "
+            remedy=f"if the host was really installed anew, {COMPARE}, and {self._way_in(host, port)}; "
             "else somebody may stand between",
             details={"pinned": pinned, "shown": shown},
         )

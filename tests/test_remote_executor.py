@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from cloudrepo import plan as words
 from cloudrepo.errors import CloudError, HostError, HostKeyError, HostUnreachable, MessageRefused
 from cloudrepo.host.message import encode, encode_next
+from cloudrepo.known_hosts import KnownHosts
 from cloudrepo.plan import Plan, Run, Stage, Step, StepEvent
 from cloudrepo.transports.local import LocalHost, LocalTransport, wait_until_gone
 from cloudrepo.transports.ssh import SshTransport
@@ -461,6 +463,19 @@ def test_resets_by_max_startups_are_tried_again(tmp_path: Path) -> None:
         assert "MaxStartups" in (tmp_path / "sshd" / "log").read_text()  # it did throttle
 
 
+def ways_to_a_host(executor: RemoteExecutor, directory: Path) -> dict[str, Callable[[], Any]]:
+    """Everything of the executor that makes a connection, and of what hangs on one."""
+    (directory / "file").write_text("x")
+    return {
+        "plan": lambda: executor.run_plan(HOST, Plan(installation="t")),
+        "home": lambda: executor.home(HOST),
+        "upload": lambda: executor.upload(HOST, directory / "file", f"{directory}/there"),
+        "tunnel": lambda: executor.open_tunnel(HOST, 1),
+        "serial": lambda: executor.open_serial(HOST, "/run/none"),
+        "another": lambda: executor.another().home(HOST),
+    }
+
+
 def test_a_changed_host_key_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
     port = free_port()
     with private_sshd(tmp_path / "sshd", port=port) as server, executor_for(server, tmp_path) as executor:
@@ -469,19 +484,57 @@ def test_a_changed_host_key_is_refused_with_both_fingerprints(tmp_path: Path) ->
     with private_sshd(tmp_path / "sshd", port=port) as server:
         for mode in ("accept-new", "strict"):
             with executor_for(server, tmp_path, host_keys=mode) as executor:
-                with pytest.raises(HostKeyError) as caught:
-                    executor.home(HOST)
-                assert caught.value.details["pinned"] in str(caught.value)
-                assert caught.value.details["shown"] in str(caught.value)
-                assert "ssh-keygen" in caught.value.remedy
+                for way, call in ways_to_a_host(executor, tmp_path).items():
+                    with pytest.raises(HostKeyError) as caught:
+                        call()
+                    details = caught.value.details
+                    assert details["pinned"] != details["shown"], way
+                    assert all(f" {details[side]}" in str(caught.value) for side in ("pinned", "shown")), way
+                    assert f"`./cloud worker trust {HOST}`" in caught.value.remedy, way
+                answer = executor.execute_direct(HOST, "true")
+                assert answer.returncode == 255 and answer.stderr.count("SHA256:") == 2
+        assert "Accepted" not in (tmp_path / "sshd" / "log").read_text().rpartition("Server listening")[2]
         with executor_for(server, tmp_path, host_keys="off") as executor:
             assert executor.execute_direct(HOST, "true").returncode == 0
+
+
+def test_the_key_that_a_host_shows_is_seen_without_a_login(sshd: PrivateSshd, tmp_path: Path) -> None:
+    """Also one that is not pinned, and whatever is pinned; what was seen can be pinned, and then holds."""
+    pins = KnownHosts(tmp_path / "known_hosts")
+    pins.replace(HOST, sshd.port, "ssh-ed25519", b"another")
+    pins.replace("10.0.10.1", 22, "ssh-ed25519", b"untouched")
+    before = (sshd.directory / "log").read_text()
+    with executor_for(sshd, tmp_path, host_keys="strict") as executor:
+        assert isinstance(executor.transport, SshTransport)
+        kind, key = executor.transport.shown_key(HOST)
+        line = f"{kind} {base64.b64encode(key).decode()}"
+        assert (sshd.directory / "host_key.pub").read_text().startswith(line)
+        assert "Accepted" not in (sshd.directory / "log").read_text().removeprefix(before)
+        assert executor.execute_direct(HOST, "true").returncode == 255
+        pins.replace(HOST, sshd.port, kind, key)
+        assert executor.execute_direct(HOST, "true").returncode == 0
+    assert pins.pins("10.0.10.1") == {"ssh-ed25519": b"untouched"}
+
+
+def test_a_host_with_keys_of_several_types_shows_the_one_that_is_pinned(tmp_path: Path) -> None:
+    """Else a host that is as it was would look changed."""
+    other = tmp_path / "ecdsa"
+    subprocess.run(("ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(other)), check=True)
+    with private_sshd(tmp_path / "sshd", f"HostKey {other}") as server:
+        for kind, path in (("ssh-ed25519", server.directory / "host_key.pub"), ("ecdsa-sha2-nistp256", f"{other}.pub")):
+            words = Path(path).read_text().split()
+            KnownHosts(tmp_path / "known_hosts").replace(HOST, server.port, kind, base64.b64decode(words[1]))
+            with executor_for(server, tmp_path, host_keys="strict") as executor:
+                assert isinstance(executor.transport, SshTransport)
+                assert executor.transport.shown_key(HOST)[0] == kind
+                assert executor.execute_direct(HOST, "true").returncode == 0
 
 
 def test_strict_refuses_an_unpinned_host(sshd: PrivateSshd, tmp_path: Path) -> None:
     with executor_for(sshd, tmp_path, host_keys="strict") as executor:
         answer = executor.execute_direct(HOST, "true")
     assert answer.returncode == 255 and "not pinned" in answer.stderr
+    assert f"run `./cloud worker trust {HOST}`" in answer.stderr
     assert not (tmp_path / "known_hosts").exists()
 
 

@@ -256,6 +256,15 @@ class SshTransport:
                 host, f"no connection to port {port} of the host", evidence=str(error), code="host.port"
             ) from error
 
+    def shown_key(self, host: str) -> tuple[str, bytes]:
+        """The key that a host shows now, its type and itself, over a connection of its own and without a login.
+
+        Raises:
+            HostError: it shows none.
+        """
+        target = resolve(host, self.options)
+        return Login(target, self.options, self.known_hosts, self._through).look()
+
     def close(self, host: str | None = None) -> None:
         """Drop the connection to one host, or all."""
         with self._guard:

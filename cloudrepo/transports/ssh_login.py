@@ -80,6 +80,27 @@ class Login:
             time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  spreads load, hides nothing
             pause_s = min(1.0, pause_s * 2)
 
+    def look(self) -> tuple[str, bytes]:
+        """Which key the host shows, its type and itself. Nothing is sent to it but what the protocol needs for that.
+
+        Raises:
+            HostError: why none was seen.
+        """
+        import paramiko
+
+        check_lab(self.target.host, "" if self.target.proxy_command else self._first_hop())
+        try:
+            transport = paramiko.Transport(self._socket())
+            try:
+                prefer(transport, self.known_hosts.pins(self.target.host, self.target.port))
+                transport.start_client(timeout=_until(self.login_until))
+                key = transport.get_remote_server_key()
+                return key.get_name(), key.asbytes()
+            finally:
+                transport.close()
+        except BaseException as error:
+            raise self._explained(error) from error
+
     def _first_hop(self) -> str:
         if not self.target.jumps:
             return self.target.address
@@ -201,6 +222,14 @@ def pinning_policy(known_hosts: KnownHosts, target: Target) -> paramiko.MissingH
             known_hosts.check(target.host, target.port, key.get_name(), key.asbytes())
 
     return Pinning()
+
+
+def prefer(transport: paramiko.Transport, pins: dict[str, bytes]) -> None:
+    """Ask for a key of a pinned type first: a host with keys of several types then shows the one to compare."""
+    options = transport.get_security_options()
+    known = tuple(options.key_types)
+    pinned = tuple(kind for kind in known if kind in pins)
+    options.key_types = (*pinned, *(kind for kind in known if kind not in pinned))
 
 
 def add_pins(client: paramiko.SSHClient, target: Target, pins: dict[str, bytes]) -> None:

@@ -207,7 +207,7 @@ def test_a_worker_that_shows_another_key_is_refused(cluster: Cluster) -> None:
     pins.write_text(genuine.replace(keys[SECOND], keys[FIRST]))
     cluster.api.executor.close()
     message = cluster.refused("deploy_slice", "admin", made["id"])
-    assert message.startswith(SECOND) and message.count("SHA256:") == 2 and "ssh-keygen -f" in message
+    assert message.startswith(SECOND) and message.count("SHA256:") == 2 and f"worker trust {SECOND}" in message
     assert differences(before, cluster.snapshot()) == []
     pins.write_text(genuine)
     cluster.ok("delete_slice", "admin", made["id"])
