@@ -26,6 +26,7 @@ from control import (
     drift,
     handover,
     lifecycle,
+    links,
     mending,
     rebuild,
     recovery,
@@ -217,10 +218,43 @@ class OrchestratorAPI:
 
     @_changes
     def create_link(
-        self, username: str, slice_id: int, vm1_id: int, vm1_interface: str, vm2_id: int, vm2_interface: str
+        self,
+        username: str,
+        slice_id: int,
+        vm1_id: int,
+        vm1_interface: str,
+        vm2_id: int,
+        vm2_interface: str,
+        *,
+        spoofing: str | None = None,
+        bridging: str | None = None,
+        vlans: str | None = None,
+        dhcp: bool | None = None,
     ) -> Any:
-        """A link between two free interfaces: the documented six keys."""
-        return design.create_link(self.context, username, slice_id, vm1_id, vm1_interface, vm2_id, vm2_interface)
+        """A link between two free interfaces: the documented six keys. The switches are those of `set_link`."""
+        wishes = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
+        ends = (vm1_id, vm1_interface, vm2_id, vm2_interface)
+        return design.create_link(self.context, username, slice_id, *ends, wishes)
+
+    @_changes
+    def set_link(
+        self,
+        username: str,
+        slice_id: int,
+        link_id: int,
+        *,
+        spoofing: str | None = None,
+        bridging: str | None = None,
+        vlans: str | None = None,
+        dhcp: bool | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """Set what a link allows (`allowed`, `forbidden`) and whether it has a DHCP server: the link as in `get_slice`.
+
+        None leaves a switch as it is. Hosts of a running slice have it when this returns. See docs/links.md.
+        """
+        wishes = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
+        return links.set_link(self.context, username, slice_id, link_id, wishes, progress)
 
     @_changes
     def remove_vm(self, username: str, slice_id: int, vm_id: int) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli.text import clean
+from cloudrepo.link_switches import said
 from cloudrepo.naming import INTERNET_VLAN
 
 Record = Mapping[str, Any]
@@ -44,7 +45,8 @@ def _wires(record: Record) -> list[tuple[str, int, tuple[int, ...]]]:
     wires = [("internet", INTERNET_VLAN, online)] if online else []
     for link in record["links"]:
         ends = (int(link["vm1_id"]), int(link["vm2_id"]))
-        wires.append((f"link {link['link_id']}", int(link["vlan_id"]), ends))
+        unusual = f" ({words})" if (words := said(link)) else ""
+        wires.append((f"link {link['link_id']}{unusual}", int(link["vlan_id"]), ends))
     return wires
 
 

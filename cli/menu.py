@@ -33,6 +33,7 @@ ENTRIES: tuple[tuple[str, str, str], ...] = (
     ("11", "Start Slice", "deploy:start_slice_menu"),
     ("12", "Stop Slice", "deploy:stop_slice_menu"),
     ("13", "Resume or roll back", "recovery:recovery_menu"),
+    ("14", "Link switches", "links:link_switches_menu"),
     ("0", "Exit", ""),
 )
 

@@ -12,6 +12,7 @@ NOBODY = "nobody"  # who tried to log in under a name that no user has
 _TOLD = (
     *("slice_name", "topology_type", "vm_name", "flavor_name", "data_interfaces_count", "internet_enabled"),
     *("vm1_id", "vm1_interface", "vm2_id", "vm2_interface", "link_id", "vlan_id", "worker_ip"),
+    *("spoofing", "bridging", "vlans", "dhcp"),
     *("kind", "ended", "policy", "fix", "role", "quotas", "give_slices_to"),
 )
 REASON_LIMIT = 500

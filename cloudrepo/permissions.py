@@ -63,6 +63,7 @@ RULES: dict[str, Rule] = {
     "create_link": Rule("slice", OWN, OWN, ALL),
     "remove_vm": Rule("slice", OWN, OWN, ALL),
     "remove_link": Rule("slice", OWN, OWN, ALL),
+    "set_link": Rule("slice", OWN, STUDENTS, ALL),  # which switches a student may set is asked besides
     "set_restart_policy": Rule("slice", OWN, OWN, ALL),
     # running: an instructor may take a student's machines off the cluster, and put them back on
     "deploy_slice": Rule("slice", OWN, OWN, ALL),

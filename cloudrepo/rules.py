@@ -13,6 +13,7 @@ from cloudrepo import isolation
 from cloudrepo.allocation import dhcp_address, internet_gateway
 from cloudrepo.commands.openflow import Flow, sign
 from cloudrepo.isolation import Nic, Peer, Services, Switches
+from cloudrepo.link_switches import POLICY, is_allowed, is_served
 from cloudrepo.naming import (
     INTERNET_VLAN,
     MANUAL,
@@ -136,7 +137,7 @@ def _link(
     ports = _services_of(settings, link)
     if not local and not (host.is_network_node and ports):
         return []
-    switches = Switches(**{key: link.get(key) == "allowed" for key in ("spoofing", "bridging", "vlans")})
+    switches = Switches(**{name: is_allowed(link, name) for name in POLICY})
     served = [Peer(mac=service_mac(host.installation, device), ip=ip) for device, ip in ports.items()]
     flows = isolation.wire(vlan, uplinks=facts.uplinks, services=ports if host.is_network_node else ())
     for vm, one in local:
@@ -146,7 +147,9 @@ def _link(
 
 
 def _services_of(settings: Settings, link: Mapping[str, Any]) -> dict[str, str]:
-    """The ports of ours on a link's network node, each with its address."""
+    """The ports of ours on a link's network node, each with its address; a plain wire has none."""
+    if not is_served(link):
+        return {}
     vlan, gateway_ip = link["vlan_id"], link["gateway_ip"]
     network = ipaddress.IPv4Network(link["cidr"])
     found = {dhcp_port(vlan): dhcp_address(network, gateway_ip)}

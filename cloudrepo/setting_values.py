@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from cloudrepo.errors import SettingsError
+from cloudrepo.link_switches import NAMES as SWITCHES
 
 UNLIMITED = "unlimited"
 
@@ -252,6 +253,12 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _link_switches(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(word in SWITCHES for word in value):
+        raise ValueError(f"a list of {', '.join(SWITCHES)} is wanted, or [] for none")
+    return tuple(name for name in SWITCHES if name in value)
+
+
 def _mac_prefix(value: Any) -> str:
     text = value.lower() if isinstance(value, str) else ""
     if not _MAC_PREFIX.match(text) or int(text[:2], 16) & 1:
@@ -293,6 +300,7 @@ _SPECIAL = {
     "internet.cidr": _subnet,
     "internet.dns": _address,
     "links.dns": lambda value: _address(value, empty=True),
+    "links.student_switches": _link_switches,
     "vnc.bind": _address,
     "vlan.reserved": _reserved,
     "mac.prefix": _mac_prefix,

@@ -77,6 +77,9 @@ class Links:
     router: bool = _key(False, "DHCP on links offers .1 as default route (documented)")
     dns: str = _key("", "DNS server that DHCP on links offers; empty = none, 8.8.8.8 = documented")
     lease: int = _key(3600, "DHCP lease time", "s", 120, 31536000)
+    student_switches: tuple[str, ...] = _key(
+        ("spoofing", "vlans", "dhcp"), "switches of links that students may set; others only instructors and admins"
+    )
 
 
 @dataclass(frozen=True)

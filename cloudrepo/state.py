@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
+from cloudrepo import link_switches
 from cloudrepo.permissions import EARLIER, ROLES
 from cloudrepo.setting_values import UNLIMITED
 from cloudrepo.totals import Totals
@@ -489,6 +490,8 @@ def _link(value: Any, path: tuple[Any, ...]) -> Record:
             _text(link, key, path)
         else:
             _whole(link, key, path)
+    for key, problem in link_switches.wrong(link):
+        raise ShapeError((*path, key), f"{problem}, found {link[key]!r}")
     return link
 
 

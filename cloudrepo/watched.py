@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudrepo.link_switches import is_served
 from cloudrepo.naming import INTERNET_VLAN
 from cloudrepo.observations import Snapshot
 from cloudrepo.settings import Settings
@@ -175,7 +176,7 @@ def slices_of(
 
 def _slice(record: Mapping[str, Any], is_free: Callable[[Mapping[str, Any]], bool]) -> SliceRecord:
     is_running = record["status"] == "running"
-    vlans = {link["vlan_id"] for link in record["links"]}
+    vlans = {link["vlan_id"] for link in record["links"] if is_served(link)}
     if any(one["vlan_id"] == INTERNET_VLAN for vm in record["vms"] for one in vm["interfaces"]):
         vlans.add(INTERNET_VLAN)
     running = [vm for vm in record["vms"] if is_running and vm["status"] == "running"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from cloudrepo import allocation, placement, quotas, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.naming import INTERNET_VLAN
-from control import intents
+from control import intents, links
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.intents import Intent, engaged, own_record
 from control.operation import Operation, Wish
@@ -184,9 +185,18 @@ def forget_vm(context: Context, intent: Intent, *, pending: bool, is_id_free: bo
 
 
 def create_link(
-    context: Context, username: str, slice_id: int, vm1_id: int, vm1_interface: str, vm2_id: int, vm2_interface: str
+    context: Context,
+    username: str,
+    slice_id: int,
+    vm1_id: int,
+    vm1_interface: str,
+    vm2_id: int,
+    vm2_interface: str,
+    switches: Mapping[str, Any],
 ) -> Record:
     """A link between two free interfaces. Everything is checked before a VLAN is taken.
+
+    `switches` are those that are not as usual; see `cloudrepo/link_switches.py`.
 
     Returns:
         The documented six keys.
@@ -207,13 +217,15 @@ def create_link(
             )
         if vm1_id == vm2_id:
             raise RefusedError("a link needs two VMs", evidence=f"both ends are on VM {vm1_id}", code="link.self")
+        wanted = links.checked(context, data, username, {}, switches)
         vlan_id = allocation.choose_vlan(data, slice_id, context.settings.vlan)
         link_id = allocation.next_link_id(record)
         addresses = allocation.link_addresses(vlan_id)
-        for number, interface in enumerate(ends):
-            interface |= {"vlan_id": vlan_id, "link_id": link_id, "ip_config": addresses.ip_config(number)}
+        for interface in ends:
+            interface |= {"vlan_id": vlan_id, "link_id": link_id}
         link = Link(link_id, vlan_id, vm1_id, vm1_interface, vm2_id, vm2_interface).to_dict()
         record["links"].append({**link, "cidr": addresses.cidr, "gateway_ip": addresses.gateway})
+        links.write(record, record["links"][-1], wanted)
         return link
 
 
@@ -246,16 +258,7 @@ def remove_link(context: Context, username: str, slice_id: int, link_id: int) ->
         record = known_slice(data, username, slice_id)
         intents.settle_abandoned(context, record, CHANGE)
         require_state(record, CHANGE)
-        is_number = type(link_id) is int  # True equals 1, and is no link's number
-        link = next((one for one in record["links"] if is_number and one["link_id"] == link_id), None)
-        if link is None:
-            known = ", ".join(str(one["link_id"]) for one in record["links"]) or "none"
-            raise RefusedError(
-                f"there is no link {link_id} in slice {slice_id}",
-                evidence=f"its links are {known}",
-                code="link.unknown",
-            )
-        _unlink(record, link)
+        _unlink(record, links.known_link(record, link_id))
     return "Link removed"
 
 

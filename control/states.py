@@ -44,6 +44,7 @@ DEPLOY, START, STOP, DELETE, ROLLBACK = "deploy", "start", "stop", "delete", "ro
 START_VM, STOP_VM, ADD_VM, REMOVE_VM = "start_vm", "stop_vm", "add_vm", "remove_vm"
 REPAIR = "repair"  # what a settled slice has lost on hosts is brought back
 CHANGE = "change"  # of the design: links, and whether VMs may come and go
+SET_LINK = "set_link"  # what a link allows
 
 #: Operations on a slice. A rollback begins where another operation ended without a word: see `control/recovery.py`.
 SLICE: Mapping[str, Transition] = {
@@ -53,6 +54,7 @@ SLICE: Mapping[str, Transition] = {
     DELETE: Transition((DESIGN, RUNNING, STOPPED, DELETING, ERROR), DELETING, GONE, "deleted"),
     CHANGE: Transition((DESIGN,), DESIGN, DESIGN, "changed"),
     REPAIR: Transition((DESIGN, STOPPED, RUNNING), RUNNING, RUNNING, "repaired"),
+    SET_LINK: Transition((DESIGN, STOPPED, RUNNING), RUNNING, RUNNING, "changed"),
     START_VM: Transition((RUNNING,), RUNNING, RUNNING, "changed"),
     STOP_VM: Transition((RUNNING,), RUNNING, RUNNING, "changed"),
 }

@@ -13,6 +13,7 @@ from cloudrepo.allocation import internet_gateway
 from cloudrepo.commands.dnsmasq import Lease
 from cloudrepo.diff import Adopts, Scope
 from cloudrepo.errors import HostError
+from cloudrepo.link_switches import is_served
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, SHARED, UNFINISHED, Mark
 from cloudrepo.probe import Host, require_bridge
 from cloudrepo.remembrance import remembered
@@ -222,7 +223,7 @@ class SlicePlanner:
 
     def _links(self) -> list[Resource]:
         resources: list[Resource] = []
-        for link in sorted(self.record["links"], key=lambda one: one["link_id"]):
+        for link in sorted(filter(is_served, self.record["links"]), key=lambda one: one["link_id"]):
             mark = self.site.mark(str(self.record["slice_id"]), detail=str(link["vlan_id"]))
             leases = leases_of([self.record], link["vlan_id"])
             resources += vlan_manager.link_resources(

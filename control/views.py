@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cloudrepo import leadership, permissions
+from cloudrepo import leadership, link_switches, permissions
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import machine_dir
 from cloudrepo.observations import SUSPECT, UP, Snapshot, WorkerView
@@ -40,6 +40,14 @@ def vm(record: Mapping[str, Any]) -> Record:
     return view
 
 
+def link(record: Mapping[str, Any]) -> Record:
+    """A link with its switches. A plain wire has neither `cidr` nor `gateway_ip`: nobody there has an address of us."""
+    view = {key: record.get(key) for key in _LINK_KEYS}
+    if not link_switches.is_served(record):
+        view |= {"cidr": None, "gateway_ip": None}
+    return view | link_switches.switches_of(record)
+
+
 def slice_view(record: Mapping[str, Any], snapshot: Snapshot | None = None) -> Record:
     """A slice with its VMs and links, the reason of an error and what is still pending.
 
@@ -49,7 +57,7 @@ def slice_view(record: Mapping[str, Any], snapshot: Snapshot | None = None) -> R
     return {
         **{key: record.get(key) for key in _SLICE_KEYS},
         "vms": [_vm_in_slice(one, snapshot) for one in record["vms"]],
-        "links": [{key: link.get(key) for key in _LINK_KEYS} for link in record["links"]],
+        "links": [link(one) for one in record["links"]],
         "error": record.get("error", ""),
         "pending": list(record.get("pending", ())),
     }

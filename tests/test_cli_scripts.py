@@ -84,6 +84,7 @@ def test_the_commands_for_programs_are_found() -> None:
         "state",
         "user",
         "verify",
+        "link",
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cli.screen import BAD, FAINT, GOOD, Piece, Screen
+from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context, Record, summary
 from cli.text import count
+from cloudrepo.link_switches import said
 
 RULE = "=" * 70
 INTERNET_VLAN = 400
@@ -99,6 +100,8 @@ def _interface(vm_id: int, interface: Record, links: list[Record], names: dict[i
         side = "2" if first else "1"
         peer = names.get(int(link[f"vm{side}_id"]), f"VM {link[f'vm{side}_id']}")
         pieces.append(f", link {link['link_id']} to {peer} {link[f'vm{side}_interface']}")
+        if unusual := said(link):
+            pieces.append((f" ({unusual})", STRONG))
     elif interface.get("vlan_id") == INTERNET_VLAN:
         pieces.append(", internet")
     else:

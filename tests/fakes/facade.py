@@ -122,6 +122,14 @@ class FakeApi:
                     interface |= {"vlan_id": 99 + number, "link_id": number}
         return True, link
 
+    def set_link(self, username: str, slice_id: int, link_id: int, **wishes: Any) -> Answer:
+        self.calls.append(("set_link", slice_id, link_id, wishes))
+        for link in self.slices[slice_id]["links"]:
+            if link["link_id"] == link_id:
+                link.update(wishes)
+                return True, link
+        return False, Message(f"there is no link {link_id} in slice {slice_id}")
+
     def deploy_slice(
         self, username: str, slice_id: int, *, progress: ProgressCallback | None = None,
         stop: Interruption | None = None,
