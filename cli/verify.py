@@ -51,19 +51,23 @@ def _status(found: dict[str, Any]) -> int:
     return 0 if found["frames"] else NOTHING
 
 
-def _by_pair(violations: list[dict[str, Any]]) -> dict[tuple[str, str, bool], list[str]]:
-    """Kinds of frames by who sent, where, and whether they came out there."""
-    pairs: dict[tuple[str, str, bool], list[str]] = {}
+def _by_pair(violations: list[dict[str, Any]]) -> dict[tuple[str, str, bool], list[dict[str, Any]]]:
+    """Those about who hears a frame, by who sent it, where, and whether it came out there."""
+    pairs: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for one in violations:
-        listener = f"{one['listener']} ({one['device']} on {one['host']})"
-        pairs.setdefault((one["sender"], listener, one["heard"]), []).append(one["kind"])
+        if one["reach"]:
+            listener = f"{one['listener']} ({one['device']} on {one['host']})"
+            pairs.setdefault((one["sender"], listener, one["heard"]), []).append(one)
     return pairs
 
 
 def _show(screen: Screen, found: dict[str, Any]) -> None:
-    for (sender, listener, heard), kinds in _by_pair(found["violations"]).items():
+    for text in dict.fromkeys(one["text"] for one in found["violations"] if not one["reach"]):
+        screen.line(("violated  ", BAD), text)
+    for (sender, listener, heard), ones in _by_pair(found["violations"]).items():
         verb = "reaches" if heard else "does not reach"
-        screen.line(("violated  ", BAD), f"{sender} {verb} {listener}", (f"  {', '.join(kinds)}", FAINT))
+        kinds = ", ".join(one["kind"] for one in ones)
+        screen.line(("violated  ", BAD), f"{sender} {verb} {listener}", (f"  {kinds}", FAINT))
     for text in found["unproven"]:
         screen.line(("unproven  ", FAINT), text)
     for ip, why in found["unreachable"].items():

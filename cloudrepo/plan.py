@@ -279,16 +279,30 @@ class ObserveNamespaces(Act):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listen(Act):
-    """Begin to listen at `devices`, for frames that hold the bytes `run` (hex); until `Heard` in the same message.
+class ObserveDevices(Act):
+    """Network devices: `out` is a JSON object: namespace ("" = the host's own) → device → facts.
 
-    `outgoing` devices hand frames to a guest: what leaves by them counts. At `incoming` ones what arrives does.
+    Facts: `mac`, `mtu` (bytes), `flags` (netdevice(7)), `address` and `mask` (the first IPv4 address, "" = none), and
+    `is_tap`, which is told of the host's own devices only. Nothing is started for it.
+    """
+
+    ACT: ClassVar[str] = "devices"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen(Act):
+    """Begin to listen for frames that hold the bytes `run` (hex); until `Heard` in the same message.
+
+    Attributes:
+        places: by namespace ("" = the host's own), the devices that are listened at.
+        run: eight bytes that no other run has.
+        questions: by transaction id of DHCP (four bytes, hex), the number of the frame that asked.
     """
 
     ACT: ClassVar[str] = "listen"
-    outgoing: tuple[str, ...]
-    incoming: tuple[str, ...]
+    places: Mapping[str, tuple[str, ...]]
     run: str
+    questions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,15 +318,31 @@ class Inject(Act):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard(Act):
-    """End listening `settle_s` seconds after the last frame: `out` is a JSON list of [device, number], each once.
+class Emit(Act):
+    """Send by this host itself, after `Listen` in the same message.
 
-    The number is the four bytes that follow the run's in a frame.
+    Attributes:
+        frames: namespace, device and frame (hex); the device must be one that is listened at.
+        packets: IPv4 address and packet (hex) for the host's own network stack, which finds the way.
+    """
+
+    ACT: ClassVar[str] = "emit"
+    frames: tuple[tuple[str, str, str], ...] = ()
+    packets: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard(Act):
+    """End listening `settle_s` seconds after the last frame: `out` is a JSON object of two lists, each entry once.
+
+    `heard`: device, number (the four bytes that follow the run's), 1 if the device sent it or 0 if it received it, and
+    the frame's first 42 bytes in hex. `answers` is the same with what came without the run's bytes: an ARP reply, with
+    number -1, or a DHCP answer with the number of its question and 768 bytes.
     """
 
     ACT: ClassVar[str] = "heard"
-    settle_s: float = 0.2
-    at_most_s: float = 3.0
+    settle_s: float = 0.3
+    at_most_s: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

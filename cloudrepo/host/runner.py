@@ -1060,53 +1060,163 @@ def act_checksum(act: Json) -> Answer:
 # ── proof on the wire ───────────────────────────────────────────────────────────────────────────────────
 
 
+def within(space: str, work: Callable[[], Any]) -> Any:
+    """The answer of `work`, done in a named network namespace ("" = the host's own); setns(2) is for one thread."""
+    if not space:
+        return work()
+    answers = []  # type: list[Any]
+    failures = []  # type: list[BaseException]
+
+    def enter() -> None:
+        try:
+            import ctypes
+
+            number = os.open("/run/netns/" + space, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if ctypes.CDLL(None, use_errno=True).setns(number, 0x40000000):  # CLONE_NEWNET, linux/sched.h
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), space)
+            finally:
+                os.close(number)
+            answers.append(work())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return answers[0]
+
+
+def act_devices(act: Json) -> Answer:
+    """The network devices of the host and of its named namespaces."""
+    try:
+        spaces = ["", *sorted(os.listdir("/run/netns"))]
+    except FileNotFoundError:
+        spaces = [""]
+    found = {}
+    for space in spaces:
+        try:
+            found[space] = within(space, devices_here)
+        except OSError:
+            continue  # it went, or is no namespace
+    return DONE, to_json(found), ""
+
+
+def devices_here() -> Json:
+    """Each device of the namespace this thread is in: MAC, MTU, flags and first address (netdevice(7))."""
+    import fcntl
+    import socket
+    import struct
+
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+
+        def ask(number: int, name: str) -> bytes:
+            return fcntl.ioctl(asking, number, struct.pack("16s24x", name.encode()))[16:]
+
+        for _, name in socket.if_nameindex():
+            try:
+                flags, mtu, hardware = ask(0x8913, name), ask(0x8921, name), ask(0x8927, name)
+            except OSError:
+                continue  # it went
+            try:
+                address = socket.inet_ntoa(ask(0x8915, name)[4:8])
+                mask = socket.inet_ntoa(ask(0x891B, name)[4:8])
+            except OSError:
+                address = mask = ""  # it has none
+            found[name] = {
+                "mac": ":".join("%02x" % byte for byte in hardware[2:8]),  # noqa: UP031
+                "mtu": struct.unpack("i", mtu[:4])[0],
+                "flags": struct.unpack("H", flags[:2])[0],
+                "address": address,
+                "mask": mask,
+                "is_tap": os.path.exists("/sys/class/net/%s/tun_flags" % name),  # noqa: UP031
+            }
+    return found
+
+
 class Ears:
-    """Packet sockets at devices of this host, read by one thread; packet(7)."""
+    """A packet socket in each namespace, for all of its devices, read by one thread; packet(7).
+
+    One for each device would cost the kernel its time at the end: 13 ms a socket.
+    """
 
     ALL_FRAMES = 0x0003  # ETH_P_ALL, linux/if_ether.h
     OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
+    BUFFER = 33  # SO_RCVBUFFORCE, asm-generic/socket.h
+    ENOUGH = 768  # bytes of a frame that are looked at
+    HEAD = 42  # bytes of a frame that are told of: as far as an ARP packet or a UDP header goes
 
     def __init__(self, act: Json) -> None:
-        import socket
-
         self.run = bytes.fromhex(act["run"])
-        self.heard = set()  # type: set[tuple[str, int]]
+        self.questions = {bytes.fromhex(text): number for text, number in act["questions"].items()}
+        self.devices = {space: set(names) for space, names in act["places"].items()}
+        self.heard = set()  # type: set[tuple[str, int, int, str]]
+        self.answers = set()  # type: set[tuple[str, int, int, str]]
         self.last = time.monotonic()
         self.is_over = False
-        self.sockets = {}  # type: dict[int, tuple[Any, str, bool]]
+        self.sockets = {}  # type: dict[str, Any]
         self.poll = select.poll()
-        try:
-            for device in (*act["outgoing"], *act["incoming"]):
-                ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(self.ALL_FRAMES))
-                self.sockets[ear.fileno()] = (ear, device, device in act["outgoing"])
-                ear.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-                ear.bind((device, self.ALL_FRAMES))
-                ear.setblocking(False)
-                self.poll.register(ear, select.POLLIN)
-        except OSError:
-            self.close()
-            raise
+        for space in self.devices:
+            self.sockets[space] = within(space, self._open)
+            self.poll.register(self.sockets[space], select.POLLIN)
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
+    def _open(self) -> Any:
+        import socket
+
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(self.ALL_FRAMES))
+        ear.setsockopt(socket.SOL_SOCKET, self.BUFFER, 32 << 20)
+        ear.setblocking(False)
+        return ear
+
     def _listen(self) -> None:
+        spaces = {ear.fileno(): space for space, ear in self.sockets.items()}
         while not self.is_over:
             for number, _ in self.poll.poll(50):
-                self._read(*self.sockets[number])
+                space = spaces[number]
+                self._read(self.sockets[space], self.devices[space])
 
-    def _read(self, ear: Any, device: str, is_outgoing: bool) -> None:
+    def _read(self, ear: Any, devices: set[str]) -> None:
         while True:
             try:
-                frame, address = ear.recvfrom(65536)
-            except OSError:  # nothing more, or the device is gone
+                frame, address = ear.recvfrom(self.ENOUGH)
+            except OSError:  # nothing more, or a device is gone
                 return
+            if address[0] not in devices:
+                continue
             place = frame.find(self.run)
-            if place >= 0 and (address[2] == self.OUTGOING) == is_outgoing:
-                self.last = time.monotonic()
+            if place >= 0:
                 start = place + len(self.run)
-                self.heard.add((device, int.from_bytes(frame[start : start + 4], "big")))
+                number = int.from_bytes(frame[start : start + 4], "big")
+                self._note(self.heard, address, number, frame[: self.HEAD])
+            else:
+                self._answer(frame, address)
 
-    def end(self, settle_s: float, at_most_s: float) -> list[tuple[str, int]]:
+    def _answer(self, frame: bytes, address: Any) -> None:
+        """Keep what answers us without our bytes: DHCP servers, by the question's number (RFC 2131), and ARP (-1)."""
+        kind, body = frame[12:14], frame[14:]
+        if kind == b"\x81\x00":
+            kind, body = frame[16:18], frame[18:]
+        if kind == b"\x08\x06" and body[6:8] == b"\x00\x02":
+            self._note(self.answers, address, -1, frame[: self.HEAD + 4])
+        elif kind == b"\x08\x00" and body[9:10] == b"\x11" and body[20:24] == b"\x00\x43\x00\x44":
+            number = self.questions.get(body[32:36])
+            if number is not None:
+                self._note(self.answers, address, number, frame)
+
+    def _note(self, where: set[tuple[str, int, int, str]], address: Any, number: int, data: bytes) -> None:
+        self.last = time.monotonic()
+        where.add((address[0], number, int(address[2] == self.OUTGOING), data.hex()))
+
+    def send(self, space: str, device: str, frame: bytes) -> None:
+        """Have a device send a frame."""
+        self.sockets[space].sendto(frame, (device, 0))
+
+    def end(self, settle_s: float, at_most_s: float) -> Json:
         """What was heard, once it has been quiet for a while."""
         until = time.monotonic() + at_most_s
         self.last = time.monotonic()
@@ -1114,12 +1224,8 @@ class Ears:
             time.sleep(LONGEST_WAIT_S)
         self.is_over = True
         self.thread.join()
-        return sorted(self.heard)  # the sockets go with this message's process: the kernel takes its time over each
-
-    def close(self) -> None:
-        """Hear no more."""
-        for ear, _, _ in self.sockets.values():
-            ear.close()
+        # the sockets go with this message's process: the kernel takes its time over each
+        return {"heard": sorted(self.heard), "answers": sorted(self.answers)}
 
 
 ears = []  # type: list[Ears]  # of this message
@@ -1135,7 +1241,20 @@ def act_heard(act: Json) -> Answer:
     """What was heard since."""
     if not ears:
         return 1, "", "nobody listens"
-    return DONE, json.dumps(ears.pop().end(act["settle_s"], act["at_most_s"])), ""
+    return DONE, json.dumps(ears.pop().end(act["settle_s"], act["at_most_s"]), separators=(",", ":")), ""
+
+
+def act_emit(act: Json) -> Answer:
+    """Send frames by devices of this host, and packets by its own network stack (raw(7))."""
+    import socket
+
+    for space, device, text in act["frames"]:
+        ears[-1].send(space, device, bytes.fromhex(text))
+    if act["packets"]:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as stack:
+            for target, text in act["packets"]:
+                stack.sendto(bytes.fromhex(text), (target, 0))
+    return DONE, "", ""
 
 
 def act_inject(act: Json) -> Answer:
@@ -1193,6 +1312,8 @@ ACTS = {
     "listen": act_listen,
     "inject": act_inject,
     "heard": act_heard,
+    "emit": act_emit,
+    "devices": act_devices,
 }
 
 

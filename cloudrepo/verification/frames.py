@@ -10,7 +10,10 @@ import struct
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 EXPERIMENTAL, ARP, IPV4, IPV6, VLAN = 0x88B5, 0x0806, 0x0800, 0x86DD, 0x8100  # EtherTypes; IEEE 802, 9.2.4
-UDP, ICMPV6 = 17, 58  # protocol numbers
+ICMP, UDP, ICMPV6 = 1, 17, 58  # protocol numbers
+HOPS = 64  # of what stays on a wire
+ECHO_REQUEST = 8
+MESSAGE = 300  # bytes of a DHCP message, at least (RFC 1542, 2.1)
 SHORTEST = 60  # bytes of a frame without its checksum (IEEE 802.3, 3.2.8)
 
 
@@ -38,15 +41,42 @@ def udp(
     payload: bytes,
     *,
     tag: int | None = None,
+    hops: int = HOPS,
 ) -> bytes:
     """UDP over IPv4 (RFC 768, RFC 791), with no checksum of its own, which is allowed."""
+    packet = udp_packet(source_ip, destination_ip, ports, payload, hops=hops)
+    return ethernet(destination, source, IPV4, packet, tag=tag)
+
+
+def udp_packet(
+    source_ip: str, destination_ip: str, ports: tuple[int, int], payload: bytes, *, hops: int = HOPS
+) -> bytes:
+    """The same without a frame around it."""
     segment = struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
-    return ethernet(destination, source, IPV4, _ipv4(source_ip, destination_ip, UDP, segment), tag=tag)
+    return _ipv4(source_ip, destination_ip, UDP, segment, hops)
 
 
-def _ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
+def ping(destination: str, source: str, source_ip: str, destination_ip: str, payload: bytes) -> bytes:
+    """An ICMP echo request (RFC 792); whoever answers sends the payload back."""
+    message = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, 1, 1) + payload
+    message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+    return ethernet(destination, source, IPV4, _ipv4(source_ip, destination_ip, ICMP, message, HOPS))
+
+
+def dhcp_question(source: str, transaction: bytes, note: bytes) -> bytes:
+    """A DHCPDISCOVER (RFC 2131, 4.4.1); the note stands behind the options, where nobody looks.
+
+    A server keeps nothing for it: only a client that asks again for what was offered gets a lease.
+    """
+    message = struct.pack("!BBBB4sHH", 1, 1, 6, 0, transaction, 0, 0) + bytes(16)
+    message += _mac(source).ljust(16, b"\0") + bytes(64 + 128)
+    message += bytes.fromhex("63825363") + bytes([53, 1, 1]) + bytes([55, 3, 1, 3, 6]) + b"\xff" + note
+    return udp(BROADCAST, source, "0.0.0.0", "255.255.255.255", (68, 67), message.ljust(MESSAGE, b"\0"))  # noqa: S104
+
+
+def _ipv4(source: str, destination: str, protocol: int, payload: bytes, hops: int) -> bytes:
     header = (
-        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0) + _ip(source) + _ip(destination)
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, hops, protocol, 0) + _ip(source) + _ip(destination)
     )
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
 
