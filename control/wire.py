@@ -10,13 +10,14 @@ from typing import Any
 
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.gate import Gate
-from cloudrepo.plan import Emit, Heard as CollectHeard, Inject, Listen, Plan, Stage as Steps, Step
+from cloudrepo.plan import Plan, Stage as Steps, Step
 from cloudrepo.site import Site
 from cloudrepo.verification import ground, sightings
 from cloudrepo.verification.ground import Ground
 from cloudrepo.verification.matrix import Probe, probes
 from cloudrepo.verification.sightings import Heard
 from cloudrepo.verification.stage import Stage
+from cloudrepo.wire_acts import Emit, Heard as CollectHeard, Inject, Listen
 
 LISTENING, SENT = "listening", "sent"  # gates
 RUN_BYTES = 8

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudrepo.plan import ObserveDevices, ObserveProcesses, Plan, ReadFile, Run, Step, StepResult
+from cloudrepo.plan import ObserveProcesses, Plan, ReadFile, Run, Step, StepResult
+from cloudrepo.wire_acts import ObserveDevices
 
 IS_UP, RUNS = 0x1, 0x40  # IFF_UP, IFF_RUNNING, linux/if.h
 QEMU = "qemu-system-x86_64"

@@ -86,7 +86,7 @@ class Heard:
 
 
 def read(host: str, text: str, into: Heard) -> None:
-    """Add what a host reports, as `plan.Heard` says.
+    """Add what a host reports, as `wire_acts.Heard` says.
 
     Raises:
         ValueError: the report cannot be understood.
