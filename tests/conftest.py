@@ -41,14 +41,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several processes one gets all lab tests, and first: there is one lab, and it takes longest."""
+    """Of several processes half have labs, each its own, and take whole files; what has no lab goes test by test.
+
+    Lab tests mostly wait for guests that boot, so those beside them use the time. Who has nothing else to do takes
+    what is left of the other kind.
+    """
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-    class OneLab(LoadScopeScheduling):  # type: ignore[misc]
+    class FewLabs(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "lab" if nodeid.startswith(LAB_PLACES) else nodeid
+            return nodeid.partition("::")[0] if is_on_lab(nodeid) else nodeid
 
-    return OneLab(config, log)
+        def _assign_work_unit(self, node: Any) -> None:
+            has_lab = node in self.nodes[: (self.numnodes + 1) // 2]
+            scope = next((scope for scope in self.workqueue if is_on_lab(scope) == has_lab), None)
+            if scope is not None:
+                self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
+    return FewLabs(config, log)
+
+
+def is_on_lab(nodeid: str) -> bool:
+    """Whether a test, or all of a file, is where lab tests are."""
+    return nodeid.startswith(LAB_PLACES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("lab") is None:
             continue
-        if not item.nodeid.startswith(LAB_PLACES):
+        if not is_on_lab(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid}: lab tests are in {', '.join(LAB_PLACES)}")
         if item.get_closest_marker("cost") is None:
             raise pytest.UsageError(f"{item.nodeid}: a lab test declares its cost: @pytest.mark.cost(seconds=…)")
@@ -72,12 +88,6 @@ def lab_obstacle() -> str:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [tool for tool in LAB_TOOLS if shutil.which(tool, path=path) is None]
     return f"the lab needs {', '.join(missing)}" if missing else ""
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Of several processes the lab's comes first: its tests take longest, and mostly wait for guests that boot."""
-    if hasattr(item.config, "workerinput") and not item.nodeid.startswith(LAB_PLACES) and not os.nice(0):
-        os.nice(10)
 
 
 @pytest.fixture(autouse=True, scope="module")
