@@ -17,7 +17,7 @@ from cloudrepo.link_switches import NAMES
 app = typer.Typer(help="Links between VMs, and what they allow.", no_args_is_help=True)
 
 End = Annotated[str, typer.Argument(metavar="VM:INTERFACE", help="One end: a VM's id or name, and its interface.")]
-Number = Annotated[int, typer.Argument(metavar="LINK", help="Its number, as `./cloud link list` shows it.")]
+Number = Annotated[str, typer.Argument(metavar="LINK", help="Its number, as `./cloud link list` shows it.")]
 _SWITCH = "allowed or forbidden"
 Spoofing = Annotated[
     str | None, typer.Option(metavar="WORD", help=f"Claiming others' addresses: {_SWITCH}.", show_default=False)
@@ -73,10 +73,10 @@ def set_link(
 ) -> int:
     """Set what a link allows; the hosts of a running slice have it at once."""
     wishes: dict[str, Any] = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
+    work = _Work(context, slice, user, as_json)
     if all(value is None for value in wishes.values()):
         raise typer.BadParameter(f"say what to set: {', '.join(f'--{name}' for name in NAMES)}")
-    work = _Work(context, slice, user, as_json)
-    changed = work.done(work.api.set_link(work.acting, work.slice_id, link, **wishes))
+    changed = work.done(work.api.set_link(work.acting, work.slice_id, _number(link), **wishes))
     work.show([changed])
     return work.end({"link": changed})
 
@@ -85,9 +85,14 @@ def set_link(
 def remove(context: typer.Context, slice: Slice, link: Number, user: As = "", as_json: Json = False) -> int:
     """Take a link out of a slice in design."""
     work = _Work(context, slice, user, as_json)
-    text = work.done(work.api.remove_link(work.acting, work.slice_id, link))
+    text = work.done(work.api.remove_link(work.acting, work.slice_id, _number(link)))
     work.screen.line((f"{text}.", GOOD))
-    return work.end({"link_id": link, "message": text})
+    return work.end({"link_id": _number(link), "message": text})
+
+
+def _number(words: str) -> Any:
+    """A link's number; what is none is left for the façade to refuse."""
+    return int(words) if words.isdecimal() else words
 
 
 class _Work:

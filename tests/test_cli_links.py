@@ -51,7 +51,7 @@ def test_a_link_from_first_to_last(installation: Installation, capsys: pytest.Ca
     ("words", "status", "code", "said"),
     [
         (("set", "lab", "1"), 64, "usage", "--spoofing, --bridging, --vlans, --dhcp"),
-        (("set", "lab", "one", "--dhcp"), 64, "usage", "valid integer"),
+        (("set", "lab", "one", "--dhcp"), 1, "link.unknown", "there is no link one"),
         (("set", "nowhere", "1", "--dhcp"), 1, "slice.unknown", "There is no slice nowhere"),
         (("set", "lab", "7", "--dhcp"), 1, "link.unknown", "its links are 1"),
         (("set", "lab", "1", "--spoofing", "yes"), 1, "link.switch", "spoofing is allowed or forbidden: found 'yes'"),
