@@ -7,7 +7,8 @@ it starts or stops one VM at once, and what it makes is marked `manual`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cloudrepo import rules, validation
@@ -23,7 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def vm_resources(
-    scope: str, vm: Mapping[str, Any], host: Host, facts: HostFacts, settings: Settings, *, disk: str, accelerator: str
+    scope: str,
+    vm: Mapping[str, Any],
+    host: Host,
+    facts: HostFacts,
+    settings: Settings,
+    *,
+    disk: str,
+    accelerator: str,
+    tunnels: Collection[int] = (),
 ) -> list[Resource]:
     """What one VM has on its worker.
 
@@ -38,6 +47,7 @@ def vm_resources(
         settings: the `vnc`, `qemu` and `network` groups.
         disk: its overlay, absolute on the worker.
         accelerator: `kvm` or `tcg`.
+        tunnels: VLANs of links that carry guests' own tags.
 
     Raises:
         HostError: the worker has no integration bridge.
@@ -54,7 +64,8 @@ def vm_resources(
         nics.append(Nic(interface=name, device=device, mac=mac, has_carrier=vlan is not None))
         resources.append(Tap(device=device, user=host.user, mark=mark))
         if vlan is not None:
-            resources.append(Port(device=device, tag=int(vlan), mark=mark))
+            port = Port(device=device, tag=int(vlan), mark=mark)
+            resources.append(replace(port, vlan_mode=Port.TUNNEL, outer=Port.OUTER) if vlan in tunnels else port)
     spec = MachineSpec(
         vm_name=validation.vm_name(vm["name"]),
         cores=int(vm["cores"]),

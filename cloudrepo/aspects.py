@@ -111,7 +111,9 @@ def _port(wanted: Port, found: Port) -> Iterator[Aspect]:
     yield from _differ("tag", wanted.tag, found.tag)
     yield from _differ("trunks", wanted.trunks, found.trunks)
     if (found.vlan_mode or "access") != (wanted.vlan_mode or "access"):
-        yield Aspect(what="VLAN mode", wanted=wanted.vlan_mode or "access", found=found.vlan_mode)
+        yield Aspect(what="VLAN mode", wanted=wanted.vlan_mode or "access", found=found.vlan_mode or "access")
+    yield from _differ("outer tag", wanted.outer, found.outer)
+    yield from _differ("inner tags", wanted.cvlans, found.cvlans)
     yield from _differ("MAC", wanted.mac, found.mac)
     yield from _state("device", wanted.has_device, found.has_device, "there", "gone")
 

@@ -25,6 +25,13 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ANY_TAG = "vlan_tci=0x1000/0x1000"
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 
+#: What a switch does not forward (IEEE 802.1Q, 8.6.3): spanning tree, LACP, LLDP and others, by the last four bits.
+RESERVED = "01:80:c2:00:00:00/ff:ff:ff:ff:ff:f0"
+#: In which disguise these cross the switches between the hosts, which would take them for their own, or block the
+#: port they come from. A group address under local administration: switches forward it as any multicast.
+CARRIED = "03:43:52:00:00:00/ff:ff:ff:ff:ff:f0"
+_UPPER_BITS = "NXM_OF_ETH_DST[4..47]"  # all but these four, in the words in which `dump-flows` prints a masked field
+
 FORBIDDEN, CHECKED, OPEN, LAST = 400, 300, 200, 10  # priorities
 
 
@@ -156,6 +163,33 @@ def wire(vlan: int, *, uplinks: Iterable[str], services: Iterable[str] = ()) -> 
         *(flow(OPEN, [f"in_port={uplink}", f"dl_vlan={vlan}"], "NORMAL") for uplink in uplinks),
         *(flow(OPEN, [f"in_port={port}"], "NORMAL") for port in services),
     ]
+
+
+def bridged(vlan: int, devices: Sequence[str], uplinks: Sequence[str]) -> list[Flow]:
+    """The ways of bridges' own frames on a link that allows bridging; `NORMAL` would drop them.
+
+    Args:
+        vlan: the link's.
+        devices: TAPs of the link on this host.
+        uplinks: ports that lead to the other hosts.
+    """
+    found = []
+    for device in devices:
+        near = [f"output:{other}" for other in devices if other != device]
+        far = [_disguised(CARRIED, _tagged(vlan, ()), *map("output:{}".format, uplinks))] if uplinks else []
+        found.append(flow(OPEN + 10, [f"in_port={device}", f"dl_dst={RESERVED}"], ",".join([*near, *far]) or "drop"))
+    for uplink in uplinks:
+        further = [f"output:{other}" for other in uplinks if other != uplink]
+        near = [_disguised(RESERVED, "pop_vlan", *map("output:{}".format, devices))]
+        match = [f"in_port={uplink}", f"dl_vlan={vlan}", f"dl_dst={CARRIED}"]
+        found.append(flow(OPEN + 10, match, ",".join([*further, *near])))
+    return found
+
+
+def _disguised(address: str, first: str, *then: str) -> str:
+    """Actions, between which a frame gets another destination; its last four bits stay."""
+    bits = int(address.partition("/")[0].replace(":", ""), 16) >> 4
+    return ",".join([first, f"load:0x{bits:x}->{_UPPER_BITS}", *then])
 
 
 # ---------------------------------------------------------------------------------------- VLAN 400

@@ -84,13 +84,17 @@ class Port(Resource):
 
     Attributes:
         trunks: VLANs it carries besides; any make it a trunk as well.
-        vlan_mode: "" = an access port, since it has a tag.
+        vlan_mode: "" = an access port, since it has a tag; `TUNNEL` = others' tags stay, in the port's.
+        outer: of a tunnel port, which EtherType the tag around has; "" = 802.1ad, as the switch has it by itself.
+        cvlans: of a tunnel port, which inner tags pass; none = all.
         odd_type: the interface's type where it is neither a system device nor an internal port.
         bridge: "" = the integration bridge, else the one it is on instead.
         has_device: an internal port whose device went with its namespace stays broken until it is made anew.
         mac: of an internal port; "" = as Open vSwitch chose it.
     """
 
+    TUNNEL: ClassVar[str] = "dot1q-tunnel"
+    OUTER: ClassVar[str] = "802.1q"  # what uplinks carry for all links; a switch does not see 802.1ad as a tag
     KIND: ClassVar[str] = "port"
     NAMED_BY: ClassVar[str] = "device"
     device: str
@@ -98,6 +102,8 @@ class Port(Resource):
     is_internal: bool = False
     trunks: tuple[int, ...] = ()
     vlan_mode: str = ""
+    outer: str = ""
+    cvlans: tuple[int, ...] = ()
     odd_type: str = ""
     bridge: str = ""
     has_device: bool = True

@@ -140,6 +140,8 @@ def _link(
     switches = Switches(**{name: is_allowed(link, name) for name in POLICY})
     served = [Peer(mac=service_mac(host.installation, device), ip=ip) for device, ip in ports.items()]
     flows = isolation.wire(vlan, uplinks=facts.uplinks, services=ports if host.is_network_node else ())
+    if switches.bridging and local:
+        flows += isolation.bridged(vlan, [_nic(vm, one).device for vm, one in local], facts.uplinks)
     for vm, one in local:
         others = [Peer(mac=each["mac"], ip=_address(each)) for _, each in ends if each is not one]
         flows += isolation.link_nic(_nic(vm, one), [*others, *served], switches, serves_dhcp=dhcp_port(vlan) in ports)

@@ -42,9 +42,9 @@ class Split:
         return [one for one in (*self.resources, *self.seen.values()) if isinstance(one, kind) and one.strays]
 
     def trunks(self, ports: Iterable[Port]) -> list[str]:
-        """Of these, ports that are there and carry more than the VLAN of their tag."""
-        seen = [self.seen.get(port.key) for port in ports]
-        return [one.device for one in seen if isinstance(one, Port) and (one.trunks or one.vlan_mode)]
+        """Of these, ports that are there and carry more than the VLAN of their tag, or other tags in it."""
+        seen = [one for port in ports if isinstance(one := self.seen.get(port.key), Port)]
+        return [one.device for one in seen if one.trunks or one.vlan_mode or one.outer or one.cvlans]
 
     def only_hosts_differ(self, server: DhcpServer) -> bool:
         """Whether a server only has to read its reservations again."""

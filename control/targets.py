@@ -13,7 +13,7 @@ from cloudrepo.allocation import internet_gateway
 from cloudrepo.commands.dnsmasq import Lease
 from cloudrepo.diff import Adopts, Scope
 from cloudrepo.errors import HostError
-from cloudrepo.link_switches import is_served
+from cloudrepo.link_switches import is_allowed, is_served
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, SHARED, UNFINISHED, Mark
 from cloudrepo.probe import Host, require_bridge
 from cloudrepo.remembrance import remembered
@@ -283,6 +283,7 @@ class SlicePlanner:
             self.settings,
             disk=disk,
             accelerator=self.site.accelerator_of(host.ip),
+            tunnels=[link["vlan_id"] for link in self.record["links"] if is_allowed(link, "vlans")],
         )
 
     def _require_sound(self, host: Host, seen: HostState, vm: Record, disk: Disk) -> None:

@@ -44,6 +44,7 @@ THEIRS = "0000beef"
 
 TAP = Tap(device="tap_1001_eth1", user="ubuntu", mark=mark(1000, 1001, "eth1"))
 PORT = Port(device="tap_1001_eth1", tag=100, mark=mark(1000, 1001, "eth1"))
+TUNNEL = replace(PORT, vlan_mode=Port.TUNNEL, outer=Port.OUTER)
 SPACE = Namespace(namespace="ns-dhcp-vlan100", mark=mark(1000, None, "100"))
 GATEWAY = Address(
     device="gw_vlan100", namespace="ns-dhcp-vlan100", addresses=("192.168.100.1/24",), mark=mark(1000, None, "100")
@@ -80,6 +81,9 @@ DIFFERENCES: list[tuple[Resource, Resource, str]] = [
     (PORT, replace(PORT, tag=None), "tag none, wanted 100"),
     (PORT, replace(PORT, trunks=(7, 8)), "trunks 7 8, wanted none"),
     (PORT, replace(PORT, vlan_mode="native-tagged"), "VLAN mode native-tagged, wanted access"),
+    (TUNNEL, replace(TUNNEL, vlan_mode=""), "VLAN mode access, wanted dot1q-tunnel"),
+    (TUNNEL, replace(TUNNEL, outer=""), "outer tag none, wanted 802.1q"),
+    (TUNNEL, replace(TUNNEL, cvlans=(7, 8)), "inner tags 7 8, wanted none"),
     (PORT, replace(PORT, bridge="br-ex"), "bridge br-ex, wanted the integration bridge"),
     (PORT, replace(PORT, is_internal=True), "type internal, wanted system"),
     (PORT, replace(PORT, odd_type="vxlan"), "type vxlan, wanted system"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ SETTINGS = Settings.of({})
 FACTS = HostFacts(has_bridge=True, uplinks=("trunk0",))
 GATEWAY, SERVER = service_mac(OURS, "gw_vlan400"), service_mac(OURS, "dhcp_v400")
 EVERYBODY, GROUP = "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:05"
+BPDU = "01:80:c2:00:00:00"  # as destination: a bridge's own frame
 STRANGE = "52:54:00:99:99:99"
 ROGUE = "rogue0"
 NOBODY: frozenset[str] = frozenset()
@@ -46,9 +47,21 @@ class Frame:
     dst: str
     tag: int | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    inner: tuple[int, ...] = ()  # tags within
 
     def tagged(self, tag: int | None) -> Frame:
-        return Frame(self.kind, self.src, self.dst, tag, self.fields)
+        return replace(self, tag=tag)
+
+    def tagged_again(self) -> Frame:
+        """Room for one more tag around those there are."""
+        return replace(self, tag=None, inner=self.inner if self.tag is None else (self.tag, *self.inner))
+
+    def untagged(self) -> Frame:
+        """Without its outermost tag."""
+        return replace(self, tag=self.inner[0] if self.inner else None, inner=self.inner[1:])
+
+    def towards(self, number: int) -> Frame:
+        return replace(self, dst=number.to_bytes(6, "big").hex(":"))
 
 
 def arp(src: str, spa: str, tpa: str, *, sha: str = "", dst: str = EVERYBODY) -> Frame:
@@ -78,6 +91,7 @@ class Switch:
 
     ports: dict[str, int | None]
     flows: list[Flow]
+    tunnels: bool = False  # ports with a tag carry others' tags in it
 
     def forwards(self, port: str, frame: Frame) -> Iterator[tuple[str, Frame]]:
         """The ports a frame leaves by, and as what."""
@@ -95,19 +109,29 @@ class Switch:
                     assert rest in self.ports, rest
                     yield from self._leave(rest, frame)
                 case "pop_vlan":
-                    frame = frame.tagged(None)
+                    frame = frame.untagged()
+                case "load":
+                    upper = int(rest.partition("->")[0], 16) << 4
+                    assert rest.endswith("NXM_OF_ETH_DST[4..47]"), rest
+                    frame = frame.towards(upper | (_number(frame.dst) & 0xF))
+                case "push_vlan":
+                    frame = frame.tagged_again()
                 case "set_field":
                     frame = frame.tagged(int(rest.partition("->")[0]) & 0xFFF)
 
     def _flood(self, port: str, frame: Frame) -> Iterator[tuple[str, Frame]]:
-        """A switch that has learnt nothing yet."""
+        """A switch that has learnt nothing yet; it keeps what is for bridges to itself (IEEE 802.1Q, 8.6.3)."""
         tag = self.ports[port]
-        if tag is not None and frame.tag:  # a tag of nought is a priority and no VLAN (IEEE 802.1Q, 6.9)
+        if _number(frame.dst) & ~0xF == _number(BPDU):
             return
+        if tag is not None and frame.tag and not self.tunnels:  # nought is a priority and no VLAN (IEEE 802.1Q, 6.9)
+            return
+        if tag is not None and frame.tag:
+            frame = frame.tagged_again()
         vlan = tag or frame.tag
         for other, its_tag in self.ports.items():
             if other != port and its_tag in (vlan, None):
-                yield other, frame.tagged(vlan if its_tag is None else None)
+                yield other, frame.tagged(vlan) if its_tag is None else frame.untagged()
 
     def _leave(self, port: str, frame: Frame) -> Iterator[tuple[str, Frame]]:
         yield port, frame
@@ -122,6 +146,9 @@ def _holds(word: str, port: str, frame: Frame) -> bool:
     match name:
         case "in_port":
             return value == port
+        case "dl_dst" if "/" in value:
+            wanted, mask = map(_number, value.split("/"))
+            return _number(frame.dst) & mask == wanted
         case "dl_src" | "dl_dst":
             return value == (frame.src if name == "dl_src" else frame.dst)
         case "dl_vlan":
@@ -137,6 +164,10 @@ def _holds(word: str, port: str, frame: Frame) -> bool:
     return value == frame.fields.get(name)
 
 
+def _number(address: str) -> int:
+    return int(address.replace(":", ""), 16)
+
+
 @dataclass
 class Wire:
     """All hosts, joined by their trunks; one more that keeps no rules, and that none can forbid to listen."""
@@ -145,16 +176,27 @@ class Wire:
 
     def hears(self, device: str, frame: Frame) -> frozenset[str]:
         """Which devices hear what one sends."""
+        return frozenset(self.copies(device, frame))
+
+    def copies(self, device: str, frame: Frame) -> dict[str, Frame]:
+        """As what."""
         here = next(ip for ip, switch in self.hosts.items() if device in switch.ports)
-        heard: set[str] = set()
+        heard: dict[str, Frame] = {}
         for port, out in self.hosts[here].forwards(device, frame):
             if port != "trunk0":
-                heard.add(port)
+                heard[port] = out
                 continue
             for ip, switch in self.hosts.items():
                 if ip != here:
-                    heard |= {name for name, _ in switch.forwards("trunk0", out)} - {"trunk0", ROGUE}
-        return frozenset(heard)
+                    heard |= {
+                        name: far for name, far in switch.forwards("trunk0", out) if name not in ("trunk0", ROGUE)
+                    }
+        return heard
+
+    def on_trunk(self, device: str, frame: Frame) -> list[Frame]:
+        """What leaves the host."""
+        here = next(switch for switch in self.hosts.values() if device in switch.ports)
+        return [out for port, out in here.forwards(device, frame) if port == "trunk0"]
 
 
 # ---------------------------------------------------------------------------------------- a slice
@@ -200,7 +242,8 @@ def wire(closed: bool = True, slice_: Mapping[str, Any] | None = None) -> Wire:
             if where == address
         }
         ports: dict[str, int | None] = {"trunk0": None, **taps, **(SERVICES if address == NODE else {})}
-        hosts[address] = Switch(ports, flows if closed else [*flows, BUILT_IN])
+        tunnels = slice_["links"][0].get("vlans") == "allowed"
+        hosts[address] = Switch(ports, flows if closed else [*flows, BUILT_IN], tunnels)
     hosts["10.0.10.9"] = Switch({"trunk0": None, ROGUE: 400}, [BUILT_IN])
     return Wire(hosts)
 
@@ -379,12 +422,14 @@ def link_cases(vm_id: int) -> dict[str, Case]:
         "from a strange MAC": ip(STRANGE, its, "172.16.0.9", its_ip),
         "ARP from a strange MAC": arp(STRANGE, "192.168.100.88", its_ip),
     }
+    bridges = {f"BPDU {last}": Frame("other", me, f"{BPDU[:-1]}{last}") for last in "02e"}
     tagged = {f"tag {tag}": Frame("ip", me, its, tag) for tag in (0, 7, 101)}
     return {
         **{name: (device, frame, others) for name, frame in allowed.items()},
         **{f"spoofing: {name}": (device, frame, NOBODY) for name, frame in spoofed.items()},
         **{f"bridging: {name}": (device, frame, NOBODY) for name, frame in bridged.items()},
         **{f"vlans: {name}": (device, frame, NOBODY) for name, frame in tagged.items()},
+        **{f"bridges: {name}": (device, frame, NOBODY) for name, frame in bridges.items()},
     }
 
 
@@ -396,15 +441,10 @@ def test_a_link_is_plain_ethernet_and_nobody_is_taken_for_another(vm_id: int, cl
 
 
 def verdicts(vm_id: int, **switches: str) -> set[str]:
-    """Which of the forbidden frames some flow lets through; what a port with a tag does to tags is another matter."""
-    slice_ = record(**switches)
-    switch = wire(slice_=slice_).hosts[PLACES[vm_id]]
+    """Which of the forbidden frames somebody hears."""
+    on = wire(slice_=record(**switches))
     forbidden = {name: case for name, case in link_cases(vm_id).items() if case[2] == NOBODY}
-    return {
-        name
-        for name, (device, frame, _) in forbidden.items()
-        if max(one for one in switch.flows if _matches(one[1], device, frame))[2] != "drop"
-    }
+    return {name for name, (device, frame, _) in forbidden.items() if on.hears(device, frame)}
 
 
 @pytest.mark.parametrize("vm_id", PLACES)
@@ -412,10 +452,61 @@ def verdicts(vm_id: int, **switches: str) -> set[str]:
 def test_each_switch_of_a_link_opens_what_it_says_and_nothing_else(key: str, vm_id: int) -> None:
     assert verdicts(vm_id) == set()
     opened = {name for name in link_cases(vm_id) if name.startswith(f"{key}: ")}
+    if key == "bridging":
+        opened |= {name for name in link_cases(vm_id) if name.startswith("bridges: ")}
     if key == "bridging":  # behind a bridge are others: whose MAC is in ARP and ND cannot be told
         opened |= {name for name in link_cases(vm_id) if "MAC inside" in name or "a neighbour's MAC" in name}
     assert verdicts(vm_id, **{key: "allowed"}) == opened
     assert verdicts(vm_id, **{key: "forbidden"}) == set()
+
+
+ENDS = frozenset(map(eth1, PLACES))
+
+
+@pytest.mark.parametrize("vlans", ["forbidden", "allowed"])
+@pytest.mark.parametrize("last", "02ef")
+@pytest.mark.parametrize("vm_id", PLACES)
+def test_bridges_own_frames_reach_all_other_guests_of_the_link_as_they_were(vm_id: int, last: str, vlans: str) -> None:
+    frame = Frame("other", STRANGE, f"{BPDU[:-1]}{last}")
+    copies = wire(slice_=record(bridging="allowed", vlans=vlans)).copies(eth1(vm_id), frame)
+    assert copies == dict.fromkeys(ENDS - {eth1(vm_id)}, frame)
+
+
+def test_between_hosts_bridges_own_frames_are_nobodys_and_in_the_links_vlan() -> None:
+    """A switch there would take them for its own, or block the port of a host that sends them."""
+    frame = Frame("other", STRANGE, f"{BPDU[:-1]}2")
+    (out,) = wire(slice_=record(bridging="allowed")).on_trunk(eth1(1001), frame)
+    assert (out.tag, out.inner, out.dst) == (100, (), "03:43:52:00:00:02")
+    assert out.dst[1] == "3", "a group address under local administration (IEEE 802, 8.2)"
+
+
+@pytest.mark.parametrize("tag", [7, 100, 4094])
+@pytest.mark.parametrize("vm_id", PLACES)
+def test_guests_tags_are_carried_in_the_links_own(vm_id: int, tag: int) -> None:
+    on = wire(slice_=record(vlans="allowed"))
+    frame = Frame("ip", mac(vm_id, 1), EVERYBODY, tag, {"nw_src": "172.16.0.1", "nw_dst": "172.16.0.2"})
+    assert on.copies(eth1(vm_id), frame) == dict.fromkeys(ON_LINK - {eth1(vm_id)}, frame)
+    (out,) = on.on_trunk(eth1(vm_id), frame)
+    assert (out.tag, out.inner) == (100, (tag,))
+    bare = frame.tagged(None)
+    assert on.copies(eth1(vm_id), bare) == dict.fromkeys(ON_LINK - {eth1(vm_id)}, bare)
+
+
+def test_no_way_of_bridges_own_frames_is_idle() -> None:
+    on = wire(slice_=record(bridging="allowed"))
+    frame = Frame("other", STRANGE, BPDU)
+
+    def heard() -> dict[int, dict[str, Frame]]:
+        return {vm_id: on.copies(eth1(vm_id), frame) for vm_id in PLACES}
+
+    whole = heard()
+    ways = [one for one in without_one(on, is_drop=False) if "01:80" in one[1][1] or "03:43" in one[1][1]]
+    assert len(ways) == len(PLACES) + 3
+    for address, way in ways:
+        flows = on.hosts[address].flows
+        on.hosts[address].flows = [one for one in flows if one != way]
+        assert heard() != whole, way
+        on.hosts[address].flows = flows
 
 
 def test_a_guest_may_serve_dhcp_where_nobody_else_does() -> None:

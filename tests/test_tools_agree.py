@@ -258,6 +258,13 @@ def every_flow() -> dict[int, tuple[Flow, ...]]:
         flows = [*isolation.internet_nic(online, way[is_here]), *isolation.internet_host(way[is_here])]
         made[flow_cookie(mark(number))] = flows
     made[flow_cookie(mark(1002))] = [*link, *wire]
+    bridges = [isolation.link_nic(linked, others, isolation.Switches(bridging=True), serves_dhcp=False)]
+    bridges += [
+        isolation.bridged(100, (linked.device, online.device), uplinks) for uplinks in (("trunk0", "trunk1"), ())
+    ]
+    bridges += [isolation.bridged(101, (linked.device,), ("trunk0",))]
+    for number, flows in enumerate(bridges, start=1003):
+        made[flow_cookie(mark(number))] = flows
     return {cookie: tuple(sorted({*flows, openflow.sign(cookie)})) for cookie, flows in made.items()}
 
 

@@ -11,6 +11,7 @@ from cloudrepo.naming import MARK_KEY, TAP_PREFIX, Mark, parse_mark, require_dev
 from cloudrepo.resources import Closure, Port
 
 TIMEOUT_S = 20
+OUTER_KEY = "qinq-ethtype"
 
 
 def transaction(
@@ -32,7 +33,7 @@ def transaction(
         add: ports to make or to set right.
         remove: names of ports to take away; absent ones are accepted.
         astray: names of ports to take away from whatever other bridge they are on.
-        untrunk: names of ports that are there and carry more than the VLAN of their tag.
+        untrunk: names of ports that are there and carry more than their tag, or others in it; before `add`.
         close: have the bridge forward nothing but by a flow. Where it did not, that flushes its flows.
         open_: take our mark from the closed bridge; it is opened unless it stays closed for others.
 
@@ -46,18 +47,23 @@ def transaction(
         words += ["--", "--if-exists", "del-port", bridge, require_device(name)]
     for name in astray:
         words += ["--", "--if-exists", "del-port", require_device(name)]
+    for name in untrunk:
+        words += ["--", "clear", "Port", require_device(name), "trunks", "vlan_mode", "cvlans"]
+        words += ["--", "remove", "Port", name, "other_config", OUTER_KEY]
     for port in add:
         words += ["--", "--may-exist", "add-port", bridge, require_device(port.device)]
-        words += ["--", "set", "Port", port.device, f"tag={port.tag}", _mark_column(port.mark)]
+        words += ["--", "set", "Port", port.device, f"tag={port.tag}", *_tunnel(port), _mark_column(port.mark)]
         if port.is_internal:
             mac = [f'mac="{port.mac}"'] if port.mac else []
             words += ["--", "set", "Interface", port.device, "type=internal", *mac]
-    for name in untrunk:
-        words += ["--", "clear", "Port", require_device(name), "trunks", "vlan_mode"]
     if open_ is not None:
         words += ["--", "remove", "Bridge", bridge, "external_ids", _closure_key(open_.mark)]
         words += [] if open_.stays else ["--", "clear", "Bridge", bridge, "fail_mode"]
     return tuple(words)
+
+
+def _tunnel(port: Port) -> list[str]:
+    return [f"vlan_mode={port.vlan_mode}", f"other_config:{OUTER_KEY}={port.outer}"] if port.vlan_mode else []
 
 
 def _closure_key(mark: Mark | None) -> str:
@@ -77,7 +83,7 @@ def list_ports() -> tuple[str, ...]:
     return (
         *("ovs-vsctl", f"--timeout={TIMEOUT_S}", "-f", "json"),
         *("--", "--columns=name,ports,datapath_type,fail_mode,external_ids", "list", "Bridge"),
-        *("--", "--columns=_uuid,name,tag,trunks,vlan_mode,external_ids", "list", "Port"),
+        *("--", "--columns=_uuid,name,tag,trunks,vlan_mode,cvlans,other_config,external_ids", "list", "Port"),
         *("--", "--columns=name,type,error,mac", "list", "Interface"),
     )
 
@@ -156,6 +162,8 @@ def _port(row: dict[str, Any], interface_type: str, mac: str, bridge: str) -> Po
         tag=row["tag"] if isinstance(row["tag"], int) else None,
         trunks=tuple(sorted(_numbers(row["trunks"]))),
         vlan_mode=row["vlan_mode"] if isinstance(row["vlan_mode"], str) else "",
+        outer=str(dict(row.get("other_config", ("map", []))[1]).get(OUTER_KEY, "")),
+        cvlans=tuple(sorted(_numbers(row.get("cvlans", ("set", []))))),
         is_internal=interface_type == "internal",
         odd_type=interface_type if interface_type not in ("", "system", "internal") else "",
         bridge=bridge,

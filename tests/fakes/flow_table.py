@@ -32,7 +32,10 @@ FIELDS = frozenset(
     ]
 )
 PROTOCOLS = frozenset(["arp", "ip", "ipv6", "udp", "icmp", "icmp6"])
-ACTIONS = re.compile(r"drop|NORMAL|pop_vlan|push_vlan:0x8100|set_field:\d+->vlan_vid|output:\S+", re.ASCII)
+ACTIONS = re.compile(
+    r"drop|NORMAL|pop_vlan|push_vlan:0x8100|set_field:\d+->vlan_vid|load:0x[0-9a-f]+->NXM_OF_ETH_DST\[4\.\.47\]|output:\S+",
+    re.ASCII,
+)
 NEEDS = {
     **{name: ("arp",) for name in ("arp_sha", "arp_spa", "arp_tpa")},
     **{name: ("ip", "udp", "icmp") for name in ("nw_src", "nw_dst")},

@@ -381,14 +381,20 @@ class ModelHost:
                     self.devices.pop(name, None)
             case ("--if-exists", "del-port", name):
                 self.elsewhere.pop(name, None)
-            case ("clear", "Port", name, "trunks", "vlan_mode"):
-                for column in ("trunks", "vlan_mode"):
+            case ("clear", "Port", name, "trunks", "vlan_mode", "cvlans"):
+                for column in ("trunks", "vlan_mode", "cvlans"):
                     self.ports[name].pop(column, None)
+            case ("remove", "Port", name, "other_config", "qinq-ethtype"):
+                self.ports[name].pop("outer", None)
             case ("--may-exist", "add-port", "br-int", name):
                 if name in self.elsewhere:
                     raise Refusal(f"cannot create a port named {name}: it already exists on bridge br-other")
                 self.ports.setdefault(name, {"tag": None, "type": "", "ids": {}})
-            case ("set", "Port", name, tag, mark):
+            case ("set", "Port", name, tag, *tunnel, mark):
+                if tunnel:
+                    mode, outer = tunnel
+                    self.ports[name]["vlan_mode"] = mode.removeprefix("vlan_mode=")
+                    self.ports[name]["outer"] = outer.removeprefix("other_config:qinq-ethtype=")
                 key, _, text = mark.removeprefix("external_ids:").partition("=")
                 self.ports[name]["tag"] = int(tag.removeprefix("tag="))
                 self.ports[name]["ids"][key] = json.loads(text)
@@ -408,7 +414,7 @@ class ModelHost:
         mode = self.bridge["fail_mode"] or none
         bridges = [["br-int", ["set", list(uuids.values())], self.datapath, mode, ids]] if self.datapath else []
         bridges += [["br-other", ["set", list(others.values())], self.datapath, none, ["map", []]]]
-        rows: list[list[Any]] = [[uuids["br-int"], "br-int", ["set", []], ["set", []], ["set", []], ["map", []]]]
+        rows: list[list[Any]] = [[uuids["br-int"], "br-int", none, none, none, none, ["map", []], ["map", []]]]
         rows += [
             [
                 {**uuids, **others}[name],
@@ -416,6 +422,8 @@ class ModelHost:
                 ["set", []] if port["tag"] is None else port["tag"],
                 ["set", port.get("trunks", [])],
                 port.get("vlan_mode") or ["set", []],
+                ["set", port.get("cvlans", [])],
+                ["map", [["qinq-ethtype", port["outer"]]] if port.get("outer") else []],
                 ["map", [list(pair) for pair in port["ids"].items()]],
             ]
             for name, port in {**self.ports, **self.elsewhere}.items()
@@ -427,7 +435,13 @@ class ModelHost:
         ]
         tables = (
             {"headings": ["name", "ports", "datapath_type", "fail_mode", "external_ids"], "data": bridges},
-            {"headings": ["_uuid", "name", "tag", "trunks", "vlan_mode", "external_ids"], "data": rows},
+            {
+                "headings": [
+                    *("_uuid", "name", "tag", "trunks", "vlan_mode", "cvlans"),
+                    *("other_config", "external_ids"),
+                ],
+                "data": rows,
+            },
             {"headings": ["name", "type", "error", "mac"], "data": interfaces},
         )
         return "\n".join(json.dumps(table) for table in tables)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudrepo import probe
+from cloudrepo import isolation, probe
 from cloudrepo.commands import coreutils, dnsmasq, iproute, iptables, openflow, ovs, qemu, qemu_img
 from cloudrepo.commands.dnsmasq import Lease, Range
 from cloudrepo.naming import (
@@ -147,7 +147,8 @@ def _state(resource: Resource | None) -> str:
     match resource:
         case Port():
             lost = "" if resource.has_device else " lost"
-            return f" {resource.tag}{' internal' if resource.is_internal else ''}{lost}"
+            tunnel = " ".join(["", resource.vlan_mode, resource.outer, *map(str, resource.cvlans)]).rstrip()
+            return f" {resource.tag}{' internal' if resource.is_internal else ''}{tunnel}{lost}"
         case Address():
             return f" in {resource.namespace or 'root'} {' '.join(resource.addresses)}{' up' if resource.is_up else ''}"
         case Tap():
@@ -242,6 +243,20 @@ def _ports() -> Iterator[Trial]:
     retagged = Run(words=ovs.transaction("br-int", add=[replace(tap, tag=778)]))
     yield Trial("another tag", retagged, seen=(f"~port {TAP} 778",))
     yield Trial("the tag it had", Run(words=ovs.transaction("br-int", add=[tap])), seen=(f"~port {TAP} {VLAN}",))
+    carries = replace(tap, vlan_mode=Port.TUNNEL, outer=Port.OUTER)
+    tunnel = Run(words=ovs.transaction("br-int", add=[carries]))
+    yield Trial("tags in its tag", tunnel, seen=(f"~port {TAP} {VLAN} dot1q-tunnel 802.1q",))
+    yield Trial(
+        "some only", do("--", "set", "Port", TAP, "cvlans=7,8"), seen=(f"~port {TAP} {VLAN} dot1q-tunnel 802.1q 7 8",)
+    )
+    all_again = Run(words=ovs.transaction("br-int", untrunk=[TAP], add=[carries]))
+    yield Trial("all of them", all_again, seen=(f"~port {TAP} {VLAN} dot1q-tunnel 802.1q",))
+    bare = Run(words=ovs.transaction("br-int", untrunk=[TAP], add=[tap]))
+    yield Trial("no tags", bare, seen=(f"~port {TAP} {VLAN}",))
+    yield Trial("no tags, again", bare)
+    yield Trial(
+        "a mode there is not", do("--", "set", "Port", TAP, "vlan_mode=frob"), 1, "constraint violation|allowed"
+    )
     yield Trial("a tag out of range", do("--", "set", "Port", TAP, "tag=5000"), 1, "constraint violation")
     yield Trial("a tag that is no number", do("--", "set", "Port", TAP, "tag=x"), 1, "not a valid integer|syntax")
     yield Trial("a port that is not there", do("--", "set", "Port", "none0", "tag=5"), 1, "no row")
@@ -277,6 +292,7 @@ def _flows() -> Iterator[Trial]:
         openflow.flow(8, [port, "icmp6", "icmp_type=136", "nd_tll=00:00:00:00:00:00"], "drop"),
         openflow.flow(9, [port, "ipv6", "ipv6_src=fe80::1"], "drop"),
         openflow.flow(9, ["udp", port, "tp_src=68", "tp_dst=67", "nw_src=0.0.0.0", "nw_dst=255.255.255.255"], "drop"),
+        *isolation.bridged(777, [TAP], [GATEWAY]),
     ]
 
     def change(text: str, bridge: str = "br-int") -> Run:
@@ -290,7 +306,7 @@ def _flows() -> Iterator[Trial]:
     yield Trial("set flows", set_, seen=(f"+{here} 3",))
     yield Trial("set them again", set_)
     both = openflow.change_text(remove=[cookie, other], add={cookie: own[:2], other: wide})
-    yield Trial("fewer, and another's", change(both), seen=(f"+{shared} 7", f"~{here} 2"))
+    yield Trial("fewer, and another's", change(both), seen=(f"+{shared} 9", f"~{here} 2"))
     yield Trial("no port of this name", line("in_port=none0,actions=drop"), 1, "-:2: none0: invalid or unknown port")
     yield Trial("to no port of this name", line("actions=output:none0"), 1, "-:2: none0: output to unknown port")
     yield Trial("a field that is not there", line("frob=1,actions=drop"), 1, "-:2: unknown keyword frob")

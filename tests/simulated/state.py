@@ -66,6 +66,8 @@ class Port:
     ids: dict[str, str] = field(default_factory=dict)
     trunks: list[int] = field(default_factory=list)
     vlan_mode: str = ""
+    cvlans: list[int] = field(default_factory=list)
+    config: dict[str, str] = field(default_factory=dict)
     mac: str = ""
     is_broken: bool = False  # its internal device went away with a namespace
 

@@ -12,6 +12,7 @@ from simulated.state import Answer, Bridge, Call, Device, HostState, Port, Refus
 BRIDGE = "br-int"
 VERSION = "ovs-vsctl (Open vSwitch) 3.1.0\nDB Schema 8.3.1\n"
 TAGS = range(4096)
+MODES = ("access", "dot1q-tunnel", "native-tagged", "native-untagged", "trunk")
 NONE = ["set", []]
 
 
@@ -92,10 +93,14 @@ def _command(host: HostState, ports: dict[str, Port], switch: Bridge, words: lis
             ports.pop(name, None)
         case ["--if-exists", "del-port", name]:
             ports.pop(name, None)
-        case ["clear", "Port", name, "trunks", "vlan_mode"]:
+        case ["clear", "Port", name, "trunks", "vlan_mode", "cvlans"]:
             if name not in ports:
                 raise Refusal(f'ovs-vsctl: no row "{name}" in table Port')
-            ports[name].trunks, ports[name].vlan_mode = [], ""
+            ports[name].trunks, ports[name].vlan_mode, ports[name].cvlans = [], "", []
+        case ["remove", "Port", name, "other_config", key]:
+            if name not in ports:
+                raise Refusal(f'ovs-vsctl: no row "{name}" in table Port')
+            ports[name].config.pop(key, None)
         case ["del-port", bridge, name]:
             _require_bridge(host, bridge)
             if ports.pop(name, None) is None:
@@ -144,7 +149,13 @@ def _set(port: Port, table: str, column: str) -> None:
     elif table == "Port" and key == "trunks":
         port.trunks = [int(number) for number in value.split(",")]
     elif table == "Port" and key == "vlan_mode":
+        if value not in MODES:
+            raise Refusal(f"ovs-vsctl: constraint violation: {value} is not one of the allowed values ({MODES})")
         port.vlan_mode = value
+    elif table == "Port" and key == "cvlans":
+        port.cvlans = [int(number) for number in value.split(",")]
+    elif table == "Port" and key.startswith("other_config:"):
+        port.config[key.removeprefix("other_config:")] = value
     elif table == "Interface" and key == "type" and value == "internal":
         port.kind = value
     elif table == "Interface" and key == "mac":
@@ -160,11 +171,12 @@ def _table(host: HostState, words: list[str]) -> dict[str, Any]:
             ids = ["map", list(host.bridge.ids.items())]
             row = [BRIDGE, _set_of([_uuid(name) for name in names]), host.datapath, host.bridge.fail_mode or NONE, ids]
             rows = [row] if names else []
-        case ["--columns=_uuid,name,tag,trunks,vlan_mode,external_ids", "list", "Port"]:
+        case ["--columns=_uuid,name,tag,trunks,vlan_mode,cvlans,other_config,external_ids", "list", "Port"]:
             rows = [
                 [
                     *(_uuid(name), name, _set_of([]) if port.tag is None else port.tag, _set_of(port.trunks)),
-                    *(port.vlan_mode or _set_of([]), ["map", list(port.ids.items())]),
+                    *(port.vlan_mode or _set_of([]), _set_of(port.cvlans)),
+                    *(["map", list(port.config.items())], ["map", list(port.ids.items())]),
                 ]
                 for name, port in names.items()
             ]
