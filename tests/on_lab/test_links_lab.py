@@ -1,0 +1,153 @@
+"""What a link's switches do on the wire, on one host and between two: on, and off again, while its machines run."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lab.cluster import Lab
+from on_lab.cluster import NETWORK_NODE, Cluster, Record, wait_until
+from on_lab.frames import End, frame_machines
+
+pytestmark = pytest.mark.lab
+
+BROADCAST, BPDU, LLDP = "ff:ff:ff:ff:ff:ff", "01:80:c2:00:00:00", "01:80:c2:00:00:0e"
+STRANGER, NEVER = "02:00:5e:00:53:07", "198.51.100.9"
+EXPERIMENTAL, IPV4, ARP = 0x88B5, 0x0800, 0x0806
+USUAL = {"spoofing": "forbidden", "bridging": "forbidden", "vlans": "forbidden", "dhcp": True}
+_numbers = itertools.count(1)
+
+
+def ethernet(to: str, by: str, kind: int, payload: bytes = b"", tags: tuple[int, ...] = ()) -> bytes:
+    """A frame with a number of its own in it."""
+    head = bytes.fromhex((to + by).replace(":", "")) + b"".join(struct.pack("!HH", 0x8100, tag) for tag in tags)
+    return (head + struct.pack("!H", kind) + payload + b"links" + struct.pack("!I", next(_numbers))).ljust(64, b"\0")
+
+
+def ip(address: str) -> bytes:
+    return bytes(map(int, address.split(".")))
+
+
+def arp(by: str, sender: str, target: str) -> bytes:
+    payload = struct.pack("!HHBBH", 1, IPV4, 6, 4, 1) + bytes.fromhex(by.replace(":", "")) + ip(sender)
+    return ethernet(BROADCAST, by, ARP, payload + bytes(6) + ip(target))
+
+
+def udp(by: str, source: str, ports: tuple[int, int]) -> bytes:
+    """IPv4 without checksums, which no switch looks at."""
+    head = struct.pack("!BBHIBBH", 0x45, 0, 20 + 8 + 9, 0, 64, 17, 0) + ip(source) + ip("255.255.255.255")
+    return ethernet(BROADCAST, by, IPV4, head + struct.pack("!HHHH", *ports, 8 + 9, 0))
+
+
+@dataclass
+class Wire:
+    """A link that runs. `one` sends, `other` hears."""
+
+    made: Record
+    number: int
+    one: End
+    other: End
+
+    def frames(self) -> dict[str, dict[str, bytes]]:
+        """By the switch that opens it, and by what it is; under "" what every link carries."""
+        me, its = self.one.mac, self.other.mac
+        mine, its_ip = "172.16.0.1", (self.other.record["ip_config"] or {"ip": NEVER})["ip"]
+        return {
+            "": {
+                "broadcast": ethernet(BROADCAST, me, EXPERIMENTAL),
+                "to the other": ethernet(its, me, EXPERIMENTAL),
+                "ARP of one more address": arp(me, mine, NEVER),
+                "IPv4": udp(me, mine, (9, 9)),
+            },
+            "spoofing": {
+                "ARP in the other's name": arp(me, its_ip, NEVER),
+                "IPv4 from the other's address": udp(me, its_ip, (9, 9)),
+                "DHCP answer": udp(me, mine, (67, 68)),
+            },
+            "bridging": {
+                "from a stranger's MAC": ethernet(BROADCAST, STRANGER, EXPERIMENTAL),
+                "BPDU": ethernet(BPDU, me, 0x26, b"\x42\x42\x03"),
+                "BPDU from a stranger's MAC": ethernet(BPDU, STRANGER, 0x26, b"\x42\x42\x03"),
+                "LLDP": ethernet(LLDP, me, 0x88CC),
+            },
+            "vlans": {
+                "tag 7": ethernet(BROADCAST, me, EXPERIMENTAL, tags=(7,)),
+                "tag 4094, to the other": ethernet(its, me, EXPERIMENTAL, tags=(4094,)),
+                "tag with a priority": ethernet(BROADCAST, me, EXPERIMENTAL, tags=(5 << 13 | 100,)),
+                "two tags": ethernet(BROADCAST, me, EXPERIMENTAL, tags=(9, 7)),
+            },
+        }
+
+    def crossing(self) -> set[str]:
+        """By which switches' frames come out at the other end, all of a switch or none, each as it was sent."""
+        sets, last = self.frames(), ethernet(BROADCAST, self.one.mac, EXPERIMENTAL)
+        self.other.hear()
+        self.one.send(*(frame for frames in sets.values() for frame in frames.values()), last)
+        heard: list[bytes] = []
+
+        def has_ended() -> bool:
+            heard.extend(self.other.hear())
+            return last in heard
+
+        wait_until(has_ended, 30, "the last frame comes out")
+        heard += self.other.hear()
+        whole = {switch for switch, frames in sets.items() if set(frames.values()) <= set(heard)}
+        some = {name: switch for switch, frames in sets.items() for name, frame in frames.items() if frame in heard}
+        assert set(some.values()) == whole, f"only some of a kind: {some}"
+        return whole
+
+
+@dataclass
+class Links:
+    """Two links of one slice: on one host, and between two."""
+
+    cluster: Cluster
+    made: Record
+    wires: dict[str, Wire]
+
+    def set(self, wire: Wire, **switches: object) -> None:
+        shown = self.cluster.ok("set_link", "admin", self.made["id"], wire.number, **switches)
+        assert {name: shown[name] for name in switches} == switches
+
+
+@pytest.fixture(scope="module")
+def links(lab: Lab, module_clusters: Callable[..., Cluster]) -> Iterator[Links]:
+    cluster = module_clusters()
+    with frame_machines(lab):
+        names = ("n1", "n2", "n3", "n4")
+        made = cluster.slice(*names, interfaces=2)
+        places = {name: cluster.vm(made[name])["worker_ip"] for name in names}
+        near = next(pair for pair in itertools.combinations(names, 2) if places[pair[0]] == places[pair[1]])
+        far = (near[0], next(name for name in names if places[name] not in (places[near[0]], NETWORK_NODE)))
+        wires = {}
+        for number, (where, (one, other), interface) in enumerate(
+            (("one host", near, "eth1"), ("two hosts", far, "eth2")), start=1
+        ):
+            cluster.link(made, one, interface, other, interface)
+            ends = [End(cluster, made[name], interface) for name in (one, other)]
+            wires[where] = Wire(made, number, *ends)
+        cluster.ok("deploy_slice", "admin", made["id"])
+        yield Links(cluster, made, wires)
+        cluster.ok("delete_slice", "admin", made["id"])
+
+
+@pytest.mark.parametrize("where", ["one host", "two hosts"])
+@pytest.mark.cost(seconds=20)
+def test_each_switch_opens_what_it_says_at_once_and_closes_it_again(links: Links, where: str) -> None:
+    wire, neighbour = links.wires[where], next(one for name, one in links.wires.items() if name != where)
+    assert (wire.one.host == wire.other.host) is (where == "one host")
+    assert wire.crossing() == {""}
+    for switch in ("spoofing", "bridging", "vlans"):
+        links.set(wire, **{**USUAL, switch: "allowed"})
+        assert wire.crossing() == {"", switch}
+    assert neighbour.crossing() == {""}, "a switch is one link's"
+    assert [one for one in links.cluster.ok("drift")["objects"] if one["difference"]] == []
+    links.set(wire, **{**USUAL, "bridging": "allowed", "vlans": "allowed"})
+    assert wire.crossing() == {"", "bridging", "vlans"}
+    links.set(wire, **USUAL)
+    assert wire.crossing() == {""}
+    assert [one for one in links.cluster.ok("drift")["objects"] if one["difference"]] == []
