@@ -1,4 +1,4 @@
-"""Stands in for QEMU on a host of the lab: its guest is a test, which says what each NIC sends and is told what it hears.
+"""Stands in for QEMU on a host of the lab: its guest is a test, which says what a NIC sends and is told what it hears.
 
 It is put in QEMU's place with QEMU's name, started with QEMU's words, and ends as QEMU does. Beside its QMP socket is
 `frames.sock`: a line of JSON in, a line out. Asked for anything but a machine, it is QEMU.

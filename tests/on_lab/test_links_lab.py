@@ -151,3 +151,27 @@ def test_each_switch_opens_what_it_says_at_once_and_closes_it_again(links: Links
     links.set(wire, **USUAL)
     assert wire.crossing() == {""}
     assert [one for one in links.cluster.ok("drift")["objects"] if one["difference"]] == []
+
+
+@pytest.mark.cost(seconds=8)
+def test_a_plain_wire_has_nothing_of_ours_on_it_and_a_guest_may_serve_dhcp(links: Links) -> None:
+    wire, cluster = links.wires["one host"], links.cluster
+    space = dhcp_namespace(int(wire.one.record["vlan_id"]))
+    answer = udp(wire.one.mac, "172.16.0.1", (67, 68))
+
+    def is_answered() -> bool:
+        last = ethernet(BROADCAST, wire.one.mac, EXPERIMENTAL)
+        wire.one.send(answer, last)
+        heard: list[bytes] = []
+        wait_until(lambda: heard.extend(wire.other.hear()) or last in heard, 30, "the last frame comes out")
+        return answer in heard
+
+    def spaces() -> list[str]:
+        return cluster.host(NETWORK_NODE, "ip", "netns", "list").split()
+
+    assert space in spaces() and not is_answered()
+    links.set(wire, dhcp=False)
+    assert space not in spaces() and wire.one.record["ip_config"] is None and is_answered()
+    assert [one for one in cluster.ok("drift")["objects"] if one["difference"]] == []
+    links.set(wire, dhcp=True)
+    assert space in spaces() and not is_answered()
