@@ -16,6 +16,7 @@ from cloudrepo import allocation
 from cloudrepo.base_images import BaseImages
 from cloudrepo.commands import qemu_img
 from cloudrepo.errors import CloudError
+from cloudrepo.image_library import KnownImage
 from cloudrepo.images import (
     BaseImageGone,
     ImageStore,
@@ -62,6 +63,7 @@ class DiskWish:
         names: file names to try first.
         uuid: the machine's.
         record: what is needed to rebuild the VM's record.
+        known: what was found out of the base image; None for one of a flavor.
     """
 
     key: int | str
@@ -73,6 +75,7 @@ class DiskWish:
     names: tuple[str, ...] = ()
     uuid: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
+    known: KnownImage | None = None
 
     def file_names(self) -> Iterator[str]:
         """File names to try, in order, each once."""
@@ -128,7 +131,7 @@ class QCOWManager:
 
     def _create(self, worker_ip: str, wish: DiskWish) -> MadeDisk:
         store = self._store(worker_ip)
-        base = self.bases.ensure(worker_ip, wish.base_image, self.base_dir)
+        base = self.bases.ensure(worker_ip, wish.base_image, self.base_dir, known=wish.known)
         spec = OverlaySpec(
             key=wish.key,
             mark=wish.mark,
@@ -267,16 +270,24 @@ class DeploymentAPI:
         return vm
 
     def make_disk(
-        self, slice_id: int, vm: Record, image: str, *, scope: str = "", of: Mapping[str, Any] | None = None
+        self,
+        slice_id: int,
+        vm: Record,
+        image: str,
+        *,
+        scope: str = "",
+        of: Mapping[str, Any] | None = None,
+        known: KnownImage | None = None,
     ) -> MadeDisk:
         """The VM's disk, on its worker.
 
         Args:
             slice_id: names the file where the documented name is taken.
             vm: the VM's record; its `qcow_image`, if any, is tried first.
-            image: the flavor's base image.
+            image: the manager's file under it.
             scope: for the mark; the slice by default.
             of: the slice's record, to be kept with the disk.
+            known: what was found out of an image that somebody added.
 
         Raises:
             CloudError: it could not be made; nothing is left of it.
@@ -287,7 +298,8 @@ class DeploymentAPI:
             key=vm_id,
             vm_name=str(vm["name"]),
             scope=str(slice_id),
-            base_image=self.base_image_path or image,
+            base_image=image if known is not None else self.base_image_path or image,
+            known=known,
             mark=self.site.mark(scope or str(slice_id), vm_id, "disk"),
             disk_gb=float(vm["disk_gb"]),
             names=first,

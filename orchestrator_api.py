@@ -25,6 +25,7 @@ from control import (
     design,
     drift,
     handover,
+    images,
     lifecycle,
     links,
     mending,
@@ -210,9 +211,11 @@ class OrchestratorAPI:
         flavor_name: str,
         data_interfaces_count: int,
         internet_enabled: bool = False,
+        *,
+        image: str = "",
     ) -> Any:
-        """A new VM with its disk on the next worker with room: the VM's dict."""
-        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled)
+        """A new VM with its disk on the next worker with room: the VM's dict. `image` = an added one."""
+        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, image)
         vm = design.add_vm(self.context, username, slice_id, wish)
         return views.vm(vm)
 
@@ -280,6 +283,26 @@ class OrchestratorAPI:
     def get_slice(self, username: str, slice_id: int) -> Any:
         """One slice with its VMs, links, pool, state and, after a failure, its reason."""
         return views.slice_of(self.context, username, slice_id)
+
+    # ------------------------------------------------------------------------------------ images
+
+    @_changes
+    def add_image(self, username: str | None, image: str, path: str, *, format: str = "") -> Any:
+        """Take a file into the library as `image`, after it was looked at: as in `list_images`.
+
+        Who logged in names a file of `images.inbox`; at a shell, or for a program, `path` is any file.
+        """
+        return images.add(self.context, username, image, path, format, at_a_shell=not self.session.username)
+
+    @_answers
+    def list_images(self, username: str | None = None, *, look: bool = False) -> Any:
+        """The added images and who uses them; with `look` the workers are asked for copies. See `control.images`."""
+        return images.listed(self.context, username, look=look)
+
+    @_changes
+    def remove_image(self, username: str | None, image: str) -> Any:
+        """Remove an added image that nothing uses, here and on workers: `name`, `removed_from`, `left`."""
+        return images.remove(self.context, username, image)
 
     # ------------------------------------------------------------------------------------ lifecycle
 

@@ -34,6 +34,7 @@ ENTRIES: tuple[tuple[str, str, str], ...] = (
     ("12", "Stop Slice", "deploy:stop_slice_menu"),
     ("13", "Resume or roll back", "recovery:recovery_menu"),
     ("14", "Link switches", "links:link_switches_menu"),
+    ("15", "Images", "images:images_menu"),
     ("0", "Exit", ""),
 )
 

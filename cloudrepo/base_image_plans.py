@@ -44,10 +44,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What was known of a base image when it was installed; `source` if it was taken from a file there."""
+    """What was known of a base image when it was installed.
+
+    Attributes:
+        image: what it is.
+        source: the file on the worker it was taken from, if it was.
+        installation: which one brought it; "" before that was noted.
+    """
 
     image: BaseImage
     source: Source | None
+    installation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +235,10 @@ def _source(path: str, facts: Mapping[str, Any]) -> Source:
     return Source(path=path, size=int(facts["size"]), mtime_ns=int(facts["mtime_ns"]))
 
 
-def record_text(image: BaseImage, source: Source | None) -> str:
+def record_text(image: BaseImage, source: Source | None, installation: str) -> str:
     """The record that stands beside a base image."""
-    return json.dumps({"image": asdict(image), "source": source and asdict(source)}, indent=1, sort_keys=True) + "\n"
+    fields = {"image": asdict(image), "source": source and asdict(source), "installation": installation}
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
 def read_record(text: str) -> Record | None:
@@ -238,7 +246,11 @@ def read_record(text: str) -> Record | None:
     try:
         fields = json.loads(text)
         source = fields["source"]
-        return Record(image=BaseImage(**fields["image"]), source=Source(**source) if source else None)
+        return Record(
+            image=BaseImage(**fields["image"]),
+            source=Source(**source) if source else None,
+            installation=str(fields.get("installation", "")),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -264,12 +276,12 @@ def copy(store: ImageStore, source: Source, draft: str) -> Plan:
     return _changes(store, "copy", [("clear", "clear an old copy", clear), ("copy", f"copy {source.path}", act)])
 
 
-def inspect(store: ImageStore, draft: str, size: int) -> Plan:
-    """Read a copy on the host: its content's digest, and what QEMU takes it for."""
+def inspect(store: ImageStore, draft: str, size: int, told: str = "") -> Plan:
+    """Read a copy on the host: its content's digest, and what QEMU takes it for, or what it says of a `told` format."""
     patience = _patience(size)
     acts: dict[str, tuple[str, Act]] = {
         "content": ("the content", Checksum(path=draft, timeout_s=patience)),
-        "info": ("the image", Run(words=qemu_img.info(draft))),
+        "info": ("the image", Run(words=qemu_img.info(draft, told))),
         "file": ("the file", ObserveFiles(paths=(draft,))),
     }
     return _questions(store, acts)
@@ -351,9 +363,9 @@ def install(store: ImageStore, found: Found, image: BaseImage, source: Source | 
         ("sync", "write the image to the disk", Run(words=("sync", draft), timeout_s=_patience(found.size))),
         ("name", f"install {path}", Run(words=("mv", "-f", "-T", "--", draft, path))),
     ]
-    record = WriteFile(path=path + ".json", text=record_text(image, None), mode=0o644, durable=True)
+    record = WriteFile(path=path + ".json", text=record_text(image, None, store.installation), mode=0o644, durable=True)
     if source is not None:
-        text = record_text(image, source)
+        text = record_text(image, source, store.installation)
         record = WriteFile(path=origin_path(store, source.path), text=text, mode=0o644, durable=True)
     return _changes(store, "install", [*steps, ("record", "write the image's record", record)])
 

@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloudrepo import base_image_plans as plans
+from cloudrepo import base_image_plans as plans, base_image_removal
 from cloudrepo.base_image_plans import Look, Source
 from cloudrepo.errors import CloudError, HostError, RefusedError, StepFailed
 from cloudrepo.hosts import Executor
+from cloudrepo.image_library import KnownImage
 from cloudrepo.images import BaseImage, ImageStore, resolve
 from cloudrepo.plan import Plan, PlanResult
 
@@ -124,7 +125,13 @@ class BaseImages:
         self._checksums = Checksums(self.cache_dir)
 
     def ensure(
-        self, host: str, base_image_path: str, base_dir: str = "~/vm_images", *, progress: Progress | None = None
+        self,
+        host: str,
+        base_image_path: str,
+        base_dir: str = "~/vm_images",
+        *,
+        progress: Progress | None = None,
+        known: KnownImage | None = None,
     ) -> BaseImage:
         """The base image on a host; brought there when it is not. The first call for a host asks it, later ones do not.
 
@@ -134,18 +141,21 @@ class BaseImages:
                 looked for in `base_dir`, at this very path, and in the documented folder.
             base_dir: the image folder on the worker; `~` is the login account's home there.
             progress: handed to the executor's upload.
+            known: of an image that was inspected; nothing but that content is taken, from nowhere else.
 
         Raises:
             RefusedError: neither side has the image, it cannot be used as a base, or the disk is full.
             HostError: the host does not answer, or the copy arrived with another content twice.
         """
-        home = self.executor.home(host)
-        store = ImageStore(base_dir=resolve(base_dir, home), installation=self.installation, owner=self.owner)
+        home, store = self.executor.home(host), self._store(host, base_dir)
         local, digest = self._of_manager(base_image_path)
+        if known is not None and digest != known.sha256:
+            raise _not_inspected(base_image_path, digest)
         key = (host, store.base_dir, base_image_path, digest)
         with self._one_at_a_time(host, f"{store.base_dir}|{digest or base_image_path}"):
             if key not in self._known:
-                bringing = _Bringing(self.executor, host, store, home, base_image_path, local, digest, progress)
+                told = known.format if known is not None else ""
+                bringing = _Bringing(self.executor, host, store, home, base_image_path, local, digest, progress, told)
                 self._known[key] = bringing.run()
             return self._known[key]
 
@@ -164,10 +174,37 @@ class BaseImages:
         with ThreadPoolExecutor(max_workers=max(1, min(32, len(names)))) as pool:
             return dict(zip(names, pool.map(one, names), strict=True))
 
+    def copies(self, host: str, base_dir: str) -> frozenset[str]:
+        """The paths of all base images on a host; `path_on` says which one is a certain image's.
+
+        Raises:
+            HostError: it does not answer.
+        """
+        return base_image_removal.copies(self.executor, host, self._store(host, base_dir))
+
+    def path_on(self, host: str, base_dir: str, sha256: str, name: str) -> str:
+        """Where the copy of an image of the manager is on a host, if it is there."""
+        return plans.base_path(self._store(host, base_dir), sha256, name)
+
+    def remove(self, host: str, base_dir: str, sha256: str, name: str) -> str:
+        """Remove a copy that this installation brought and no disk is on; see `base_image_removal.remove`.
+
+        Raises:
+            HostError: it does not answer, or did not do a step.
+        """
+        store = self._store(host, base_dir)
+        with self._one_at_a_time(host, f"{store.base_dir}|{sha256}"):
+            self.forget(host)
+            return base_image_removal.remove(self.executor, host, store, sha256, name)
+
     def forget(self, host: str) -> None:
         """Ask the host again next time: it was reinstalled, or a base image is gone."""
         for key in [key for key in list(self._known) if key[0] == host]:
             self._known.pop(key, None)
+
+    def _store(self, host: str, base_dir: str) -> ImageStore:
+        home = self.executor.home(host)
+        return ImageStore(base_dir=resolve(base_dir, home), installation=self.installation, owner=self.owner)
 
     def _of_manager(self, base_image_path: str) -> tuple[str, str]:
         """The manager's file and its digest; two empty texts when it has none."""
@@ -217,6 +254,7 @@ class _Bringing:
         local: str,
         digest: str,
         progress: Progress | None,
+        told: str = "",
     ) -> None:
         self.executor = executor
         self.host = host
@@ -226,6 +264,7 @@ class _Bringing:
         self.local = local
         self.digest = digest
         self.progress = progress
+        self.told = told
         self.name = os.path.basename(base_image_path)
         self.candidates = _candidates(store, home, base_image_path)
 
@@ -326,7 +365,7 @@ class _Bringing:
         return self._inspect(draft, source.size)
 
     def _inspect(self, draft: str, size: int) -> plans.Found:
-        result = self.executor.run_plan(self.host, plans.inspect(self.store, draft, size))
+        result = self.executor.run_plan(self.host, plans.inspect(self.store, draft, size, self.told))
         return plans.read_inspection(draft, result.observed)
 
     def _damage(self, found: plans.Found) -> str:
@@ -362,6 +401,15 @@ class _Bringing:
             words = (failed.err or failed.out).strip()[-500:] if failed else result.aborted
             raise StepFailed(self.host, f"could not {what}", evidence=words, details={"step": failed and failed.name})
         return result
+
+
+def _not_inspected(path: str, digest: str) -> RefusedError:
+    return RefusedError(
+        f"the image {path} cannot be used",
+        evidence="it is not what was inspected when it was added" if digest else "it is gone",
+        remedy="Remove it and add it again: `./cloud image remove NAME`, `./cloud image add FILE`",
+        code="images.changed",
+    )
 
 
 def _candidates(store: ImageStore, home: str, base_image_path: str) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ NOBODY = "nobody"  # who tried to log in under a name that no user has
 
 #: Arguments and parts of an answer that may be told. A password never is: what is not here is left out.
 _TOLD = (
-    *("slice_name", "topology_type", "vm_name", "flavor_name", "data_interfaces_count", "internet_enabled"),
+    *("slice_name", "topology_type", "vm_name", "flavor_name", "data_interfaces_count", "internet_enabled", "image"),
     *("vm1_id", "vm1_interface", "vm2_id", "vm2_interface", "link_id", "vlan_id", "worker_ip"),
     *("spoofing", "bridging", "vlans", "dhcp"),
-    *("kind", "ended", "policy", "fix", "role", "quotas", "give_slices_to"),
+    *("kind", "ended", "policy", "fix", "role", "quotas", "give_slices_to", "path", "format", "left"),
 )
 REASON_LIMIT = 500
 
@@ -46,8 +46,12 @@ def call_event(
     return {"what": name, "who": who, "about": about, "outcome": outcome, **details}
 
 
+_OBJECTS = ("vm", "slice", "host", "image", "user")
+
+
 def _about(known: Mapping[str, Any]) -> str:
-    for key, kind in (("vm_id", "vm"), ("vm", "vm"), ("slice_id", "slice"), ("host", "host"), ("user", "user")):
-        if known.get(key) is not None:
-            return f"{kind} {known[key]}"
+    for kind in _OBJECTS:
+        for key in (f"{kind}_id", kind):
+            if known.get(key) not in (None, ""):
+                return f"{kind} {known[key]}"
     return f"user {known['username']}" if known.get("username") else "cluster"

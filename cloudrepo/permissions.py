@@ -35,15 +35,15 @@ class Rule:
     """One row of the table.
 
     Attributes:
-        about: what the operation names, and so whose the object is: a `slice` or `vm` has an owner, a `user` is
-            his own; `oneself` = what belongs to whoever calls; `cluster` belongs to nobody, so that only `ALL`
-            allows it; `anybody` = before there is a user.
+        about: what the operation names, and so whose the object is: a `slice` or `vm` has an owner, an `image` is
+            whose who added it, a `user` is his own; `oneself` = what belongs to whoever calls; `cluster` belongs to
+            nobody, so that only `ALL` allows it; `anybody` = before there is a user.
         student: how far students reach.
         instructor: how far instructors reach.
         admin: how far administrators reach.
     """
 
-    about: Literal["slice", "vm", "user", "oneself", "cluster", "anybody"]
+    about: Literal["slice", "vm", "image", "user", "oneself", "cluster", "anybody"]
     student: Reach
     instructor: Reach
     admin: Reach
@@ -85,6 +85,10 @@ RULES: dict[str, Rule] = {
     "cluster_status": Rule("cluster", ALL, ALL, ALL),
     "drift": Rule("cluster", NONE, ALL, ALL),
     "verify": Rule("cluster", NONE, ALL, ALL),
+    # images; that students may add some is a setting
+    "add_image": Rule("oneself", OWN, OWN, OWN),
+    "list_images": Rule("cluster", ALL, ALL, ALL),
+    "remove_image": Rule("image", OWN, STUDENTS, ALL),
     # the installation as a whole
     "drift_fix": Rule("cluster", NONE, NONE, ALL),
     "state_rebuild": Rule("cluster", NONE, NONE, ALL),
@@ -100,7 +104,7 @@ RULES: dict[str, Rule] = {
 }
 
 #: What the operator, at a shell of the account that owns the state, may do without being a user.
-OPERATORS_OWN = ("cluster", "user")
+OPERATORS_OWN = ("cluster", "image", "user")
 
 
 def role_of(user: Mapping[str, Any]) -> Role:

@@ -154,6 +154,14 @@ class Images:
     name: Literal["documented", "unique"] = _key(
         "documented", "file name of a disk: `{vm_name}_img.qcow2` while free, or always with slice and VM id"
     )
+    store: str = _key(
+        "", "directory of this machine for images that people add; empty = `images` beside the state file"
+    )
+    inbox: str = _key("", "directory whose files can be added as images in the menu; empty = the menu adds none")
+    students: bool = _key(False, "students may add images from `images.inbox`, too")
+    max_gb: float = _key(16.0, "largest file that becomes an image", "GiB", 0.001, 100000)
+    max_virtual_gb: float = _key(64.0, "largest disk that a guest sees of an added image", "GiB", 0.001, 100000)
+    store_gb: float = _key(100.0, "how much the files of all added images have together", "GiB", 0.001, 1000000)
 
 
 @dataclass(frozen=True)

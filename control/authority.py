@@ -59,7 +59,7 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
     with context.db.lock:
         data = context.db.data
         if username is None and _is_operators(rule, operation):
-            return _owner(data, rule, arguments)
+            return _owner(context, rule, arguments)
         actor = user_record(data, username)
         if session.username and operation != "set_password" and accounts.must_change(actor):
             raise RefusedError(
@@ -69,7 +69,7 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
             )
         if rule.about == "slice":
             known_slice(data, username, arguments["slice_id"])
-        owner = _owner(data, rule, arguments)
+        owner = _owner(context, rule, arguments)
         # of a VM by name nothing is told yet: it is looked for among those that may be used
         if rule.about != "vm" and not permissions.may(rule, actor, owner, data["users"].get(owner)):
             raise RefusedError("Not authorized", code="slice.owner" if rule.about == "slice" else "user.role")
@@ -77,12 +77,16 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
 
 
 def _is_operators(rule: permissions.Rule, operation: str) -> bool:
-    return rule.about in permissions.OPERATORS_OWN or operation == "unfinished_operations"
+    return rule.about in permissions.OPERATORS_OWN or operation in ("unfinished_operations", "add_image")
 
 
-def _owner(data: Mapping[str, Any], rule: permissions.Rule, arguments: Mapping[str, Any]) -> str:
+def _owner(context: Context, rule: permissions.Rule, arguments: Mapping[str, Any]) -> str:
+    data = context.db.data
     if rule.about == "slice":
         return str(known_slice(data, arguments["username"], arguments["slice_id"])["owner"])
+    if rule.about == "image":
+        image = context.library.find(arguments["image"])
+        return image.added_by if image is not None else str(arguments["username"] or "")
     if rule.about == "user":
         return str(user_record(data, arguments["user"])["username"])
     return str(arguments["username"]) if rule.about == "oneself" and arguments.get("username") else ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cloudrepo import placement
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.events import EventLog
+from cloudrepo.image_library import Library
 from cloudrepo.observations import Observations
 from cloudrepo.settings import Settings
 from cloudrepo.site import Site
@@ -46,6 +48,12 @@ class Context:
     def settings(self) -> Settings:
         """The settings of this installation."""
         return self.site.settings
+
+    @property
+    def library(self) -> Library:
+        """The images that people added."""
+        folder = Path(self.settings.images.store or "images").expanduser()
+        return Library(self.db.path.resolve().parent / folder)
 
     def round_robin_index(self, data: Mapping[str, Any]) -> int:
         """Where the round robin stands: in the state file, or in memory as documented."""

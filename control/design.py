@@ -12,7 +12,7 @@ from cloudrepo import allocation, placement, quotas, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.naming import INTERNET_VLAN
-from control import intents, links
+from control import images, intents, links
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.intents import Intent, engaged, own_record
 from control.operation import Operation, Wish
@@ -63,6 +63,7 @@ class VmWish:
     flavor: Any
     data_interfaces: Any
     internet: Any
+    image: Any = ""
 
 
 def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Record:
@@ -96,10 +97,10 @@ def make_vm(context: Context, intent: Intent) -> Record:
         CloudError: it could not be made; the VM is still reserved.
     """
     draft = _vm_of(context, intent)
-    image = Flavor.get(draft["flavor"]) or {}
+    image, known = images.source_of(context, draft)
     context.discovery.ensure_known(draft["worker_ip"])
     of = context.db.get_slice(intent.slice_id)
-    disk = context.deployment.make_disk(intent.slice_id, draft, str(image.get("image", "")), of=of)
+    disk = context.deployment.make_disk(intent.slice_id, draft, image, of=of, known=known)
     with context.db.transaction() as data:
         record = own_record(data, intent)
         if record is not None and record["status"] == DESIGN:
@@ -138,6 +139,7 @@ def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, da
     flavor = Flavor.get(str(wish.flavor))
     if flavor is None:
         raise RefusedError("Invalid flavor", code="flavor.unknown", details={"flavors": list(Flavor.FLAVORS)})
+    flavor["disk_gb"] = max(flavor["disk_gb"], images.disk_gb(context, wish.image))
     name = validation.unused_vm_name(record, validation.vm_name(wish.name))
     count = validation.data_interfaces_count(wish.data_interfaces)
     has_internet = validation.truth(wish.internet, "internet access")
@@ -148,7 +150,8 @@ def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, da
     vm = context.deployment.design_vm(
         data, slice_id, vm_id, name, owner, worker, flavor | {"name": wish.flavor}, count, internet=has_internet
     )
-    record["vms"].append(vm.to_dict() | {"status": CREATING})
+    chosen = {"image": wish.image} if wish.image else {}
+    record["vms"].append(vm.to_dict() | chosen | {"status": CREATING})
     return intents.write_of_vm(data, record, record["vms"][-1], ADD_VM, username)
 
 

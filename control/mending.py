@@ -18,7 +18,7 @@ from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome, Target
 from cloudrepo.resources import HostState, Resource
 from cloudrepo.state import find_slice, find_vm
-from control import drift, targets
+from control import drift, images, targets
 from control.context import Context, Record, first_error
 from control.operation import PASSING
 from control.repair import set_right
@@ -177,16 +177,14 @@ class _Mending:
         for finding in lost:
             record = find_slice(self.context.db.data, finding.scope)
             vm = find_vm(record, int(finding.name)) if record is not None else None
-            image = self.context.settings.flavors.get(vm["flavor"], {}).get("image") if vm is not None else None
             about = f"base image of VM {finding.name}"
-            if not image:
-                error = HostError(finding.host, "its flavor is unknown, so its image is not either")
-                self._note(about, Outcome(errors={finding.host: error}))
-                continue
             manager = self.context.deployment.qcow_manager
             manager.bases.forget(finding.host)
             try:
-                manager.bases.ensure(finding.host, str(image), manager.base_dir)
+                image, known = images.source_of(self.context, vm) if vm is not None else ("", None)
+                if not image:
+                    raise HostError(finding.host, "its flavor is unknown, so its image is not either")
+                manager.bases.ensure(finding.host, image, manager.base_dir, known=known)
             except CloudError as error:
                 self._note(about, Outcome(errors={finding.host: error}))
             else:

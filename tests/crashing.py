@@ -12,6 +12,7 @@ from cloudrepo.plan import Plan, PlanResult
 from database import Database
 from deployment_api import DeploymentAPI, DiskWish, MadeDisk
 from fakes.host import FakeExecutor, ModelHost
+from fakes.orchestrator import FakeBases
 from orchestrator_api import OrchestratorAPI
 from worlds import OURS, give_disk
 
@@ -87,8 +88,11 @@ class MortalExecutor(FakeExecutor):
 class MortalDisks:
     """Stands in for a `QCOWManager`: a disk is two entries in a host's memory."""
 
+    base_dir = "~/vm_images"
+
     def __init__(self, executor: MortalExecutor) -> None:
         self.executor = executor
+        self.bases = FakeBases(executor)
 
     def create(self, worker_ip: str, wish: DiskWish) -> MadeDisk:
         assert isinstance(wish.key, int)

@@ -15,6 +15,7 @@ from orchestrator_api import OrchestratorAPI
 
 LOOKS = {
     "list_users",
+    "list_images",
     "list_all_slices",
     "list_slices",
     "get_slice",

@@ -199,7 +199,7 @@ def test_numbers_are_asked_again_until_they_are_numbers(
     assert "A whole number is needed here; found 'one'." in said
     assert "Please choose 1 to 2; found '9'." in said
     assert "Please answer y or n." in said
-    assert api.calls[-1] == ("add_vm", 1000, "web", "ubuntu", 2, False)
+    assert api.calls[-1] == ("add_vm", 1000, "web", "ubuntu", 2, False, "")
 
 
 def test_a_failed_deploy_is_said_in_the_words_of_the_facade(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,7 @@ def test_the_commands_for_programs_are_found() -> None:
         "rollback",
         "drift",
         "events",
+        "image",
         "state",
         "user",
         "verify",

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from cloudrepo import accelerator, plan, probe, resources, worker_facts
-from cloudrepo.commands import coreutils, dnsmasq, ovs, qemu, qemu_img
+from cloudrepo.commands import confine, coreutils, dnsmasq, ovs, qemu, qemu_img
 from cloudrepo.errors import HostError
 from cloudrepo.naming import Mark, parse_mark
 
@@ -35,7 +35,15 @@ CLASSES = {
         *(resources.Tap, resources.Port, resources.Namespace, resources.Address, resources.DhcpServer),
         *(resources.Firewall, resources.Nic, resources.MachineSpec, resources.Machine, resources.Disk),
         *(resources.Wiring, resources.Closure, resources.Flows, qemu.Started),
-        *(resources.HostFacts, dnsmasq.Lease, dnsmasq.Range, ovs.Bridge, qemu_img.ImageInfo, coreutils.DiskSpace),
+        *(
+            confine.Limits,
+            resources.HostFacts,
+            dnsmasq.Lease,
+            dnsmasq.Range,
+            ovs.Bridge,
+            qemu_img.ImageInfo,
+            coreutils.DiskSpace,
+        ),
         *(plan.StepResult, probe.Host, worker_facts.Question, worker_facts.WorkerFacts, accelerator.Proof),
     )
 }
@@ -54,6 +62,7 @@ ELSEWHERE = {
 COVERED = (
     *(
         "commands.ovs",
+        "commands.confine",
         "commands.openflow",
         "commands.iproute",
         "commands.iptables",

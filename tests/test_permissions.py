@@ -14,7 +14,7 @@ from cloudrepo import permissions
 from cloudrepo.errors import RefusedError
 from control.authority import Session
 from control.calls import answers
-from fakes.orchestrator import HOSTS, orchestrator
+from fakes.orchestrator import HOSTS, give_image, orchestrator
 from orchestrator_api import OrchestratorAPI
 from worlds import vm
 
@@ -48,6 +48,9 @@ POLICY = {
     "cluster_status": "all all all",
     "drift": "none all all",
     "verify": "none all all",
+    "add_image": "own own own",
+    "list_images": "all all all",
+    "remove_image": "own students all",
     "drift_fix": "none none all",
     "state_rebuild": "none none all",
     "cleanup_plan": "none none all",
@@ -97,8 +100,10 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "add_user": (f"new-{owner}", PASSWORD),
         "set_password": (PASSWORD,),
         "create_slice": ("a slice",),
+        "add_image": (f"new-{owner}", "/nowhere"),
+        "remove_image": (f"of-{owner}",),
     }
-    alone = ("list_slices", "list_all_slices", "list_users", "unfinished_operations")
+    alone = ("list_slices", "list_all_slices", "list_users", "list_images", "unfinished_operations")
     named = ("cluster_status", "drift", "verify", "drift_fix", "state_rebuild", "cleanup_plan", "cleanup")
     slices = {name for name, rule in permissions.RULES.items() if rule.about == "slice"} - set(by_slice)
     return {
@@ -119,6 +124,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tu
     def make(role: str) -> tuple[OrchestratorAPI, dict[str, int]]:
         api = orchestrator(tmp_path)
         slices = {}
+        for owner in OWNERS.values():
+            give_image(api, f"of-{owner}", owner)
         with api.db.transaction() as data:
             for name, of in (("me", role), ("sam", "student"), ("ines", "instructor"), ("adam", "admin")):
                 data["users"][name] = {"username": name, "password_hash": "", "quota_vms": 9, "role": of}

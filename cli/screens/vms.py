@@ -9,7 +9,11 @@ MAX_LISTED = 12
 
 
 def add_vm_menu(context: Context) -> None:
-    """Menu entry 3: slice, name, flavor, data interfaces, internet, in the documented order."""
+    """Menu entry 3: slice, name, flavor, data interfaces, internet, in the documented order.
+
+    Where images were added, which one is asked after the flavor.
+    """
+    from cli.screens.images import ask_image
     from models import Flavor
 
     slice_id = context.ask_slice()
@@ -20,9 +24,12 @@ def add_vm_menu(context: Context) -> None:
         size = f"{spec['cores']:g} CPU, {spec['ram_gb']:g} GB RAM, {spec['disk_gb']:g} GB disk"
         context.screen.line(f"  {number}. {flavor} ", (f"({size})", FAINT))
     flavor = flavors[context.ask.choice("Flavor", flavors)]
+    image = ask_image(context, flavor)
     interfaces = context.ask.number("Data interfaces")
     internet = context.ask.yes("Internet access")
-    ok, answer = context.api.add_vm_to_slice(context.username, slice_id, name, flavor, interfaces, internet)
+    ok, answer = context.api.add_vm_to_slice(
+        context.username, slice_id, name, flavor, interfaces, internet, image=image
+    )
     if not ok:
         context.screen.complain(answer)
         if getattr(answer, "code", "") == "quota":

@@ -44,6 +44,7 @@ class FakeApi:
         self.slices: dict[int, dict[str, Any]] = {}
         self.unfinished: list[dict[str, Any]] = []
         self.calls: list[tuple[Any, ...]] = []
+        self.images: list[dict[str, Any]] = []
         self.deploy_seconds = deploy_seconds
         self.fail = fail
         self.deploying = threading.Event()
@@ -83,9 +84,9 @@ class FakeApi:
 
     def add_vm_to_slice(
         self, username: str, slice_id: int, vm_name: str, flavor_name: str, data_interfaces_count: int,
-        internet_enabled: bool = False,
+        internet_enabled: bool = False, *, image: str = "",
     ) -> Answer:  # fmt: skip
-        self.calls.append(("add_vm", slice_id, vm_name, flavor_name, data_interfaces_count, internet_enabled))
+        self.calls.append(("add_vm", slice_id, vm_name, flavor_name, data_interfaces_count, internet_enabled, image))
         if slice_id not in self.slices:
             return False, Message("Slice not found")
         vm_id = self._id()
@@ -104,6 +105,9 @@ class FakeApi:
         }  # fmt: skip
         vms.append(vm)
         return True, vm
+
+    def list_images(self, username: str, *, look: bool = False) -> Answer:
+        return True, {"images": list(self.images), "unreachable": {}}
 
     def create_link(
         self, username: str, slice_id: int, vm1_id: int, vm1_interface: str, vm2_id: int, vm2_interface: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,20 @@ class FakeBases:
     def forget(self, worker_ip: str) -> None:
         """Nothing is remembered here."""
 
-    def ensure(self, worker_ip: str, image: str, base_dir: str) -> None:
+    def copies(self, worker_ip: str, base_dir: str) -> frozenset[str]:
+        """None but those that tests put there."""
+        return frozenset(path for path in self.executor.hosts[worker_ip].files if "/base/" in path)
+
+    def path_on(self, worker_ip: str, base_dir: str, sha256: str, name: str) -> str:
+        """As on a real host."""
+        return f"/home/ubuntu/vm_images/base/{sha256[:16]}-{name}"
+
+    def remove(self, worker_ip: str, base_dir: str, sha256: str, name: str) -> str:
+        """Nothing is in the way here."""
+        path = self.path_on(worker_ip, base_dir, sha256, name)
+        return "removed" if self.executor.hosts[worker_ip].files.pop(path, None) else "none"
+
+    def ensure(self, worker_ip: str, image: str, base_dir: str, *, known: Any = None) -> None:
         """It is there again."""
         self.executor.hosts[worker_ip].files["/home/ubuntu/vm_images/base/0123456789abcdef-cirros.img"] = image
 
@@ -73,6 +88,19 @@ def orchestrator(folder: Path) -> OrchestratorAPI:
     made.site.accelerator_of = lambda ip: "tcg"
     made.deployment_api.qcow_manager = FakeDisks(executor, db.installation)  # type: ignore[assignment]
     return made
+
+
+def give_image(api: OrchestratorAPI, name: str, owner: str, content: bytes = bytes(512)) -> Path:
+    """An added image, as the library keeps one; its file."""
+    folder = api.context.library.folder / name
+    folder.mkdir(parents=True)
+    record = {
+        "name": name, "format": "raw", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
+        "virtual_size": len(content), "added_by": owner, "added": "2026-01-02T03:04:05+00:00",
+    }  # fmt: skip
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / f"{name}.raw").write_bytes(content)
+    return folder / f"{name}.raw"
 
 
 def hosts_of(api: OrchestratorAPI) -> dict[str, ModelHost]:

@@ -1,0 +1,65 @@
+"""Images: see them, add one from the inbox, remove one."""
+
+from __future__ import annotations
+
+from cli.images import described, show_images, show_removed
+from cli.screen import FAINT, GOOD
+from cli.screens.context import Context
+
+LISTED = ("Add an image from the inbox", "Remove an image", "Back")
+
+
+def images_menu(context: Context) -> None:
+    """Menu entry 15."""
+    ok, answer = context.api.list_images(context.username, look=True)
+    if not ok:
+        context.screen.complain(answer)
+        return
+    show_images(context.screen, answer)
+    for number, words in enumerate(LISTED, 1):
+        context.screen.line(f"  {number}. {words}")
+    chosen = context.ask.choice("What", LISTED)
+    if chosen == 0:
+        _add(context)
+    elif chosen == 1:
+        _remove(context)
+
+
+def _add(context: Context) -> None:
+    from cloudrepo.image_library import name_of_file
+
+    file = context.ask.text("File in the inbox")
+    name = context.ask.text("Name", default=name_of_file(file))
+    is_raw = context.ask.yes("Is it a plain (raw) disk, not qcow2", default=False)
+    ok, answer = context.api.add_image(context.username, name, file, format="raw" if is_raw else "")
+    if not ok:
+        context.screen.complain(answer)
+        return
+    context.screen.line((f"Image {answer['name']} was added: {described(answer)}.", GOOD))
+
+
+def _remove(context: Context) -> None:
+    name = context.ask.text("Image")
+    if not context.ask.yes(f"Remove the image {name}", default=False):
+        context.screen.line("Nothing was removed.")
+        return
+    ok, answer = context.api.remove_image(context.username, name)
+    if not ok:
+        context.screen.complain(answer)
+        return
+    show_removed(context.screen, answer)
+
+
+def ask_image(context: Context, flavor: str) -> str:
+    """The image of a new VM: "" for the flavor's own, which is what is meant where none was added."""
+    ok, answer = context.api.list_images(context.username)
+    images = answer["images"] if ok else []
+    if not images:
+        return ""
+    names = [str(image["name"]) for image in images]
+    context.screen.line("  1. the flavor's own ", (f"({flavor})", FAINT))
+    for number, image in enumerate(images, 2):
+        by = f"({described(image)}, added by {image['added_by']})"
+        context.screen.line(f"  {number}. {image['name']} ", (by, FAINT))
+    chosen = context.ask.choice("Image", ["", *names])
+    return names[chosen - 1] if chosen else ""

@@ -1,0 +1,174 @@
+"""Copies of base images on workers, and how one goes away again: only one that we brought, and that no disk is on.
+
+Installations share base images. So before one goes, the marks of all installations' disks there are read; it is then
+taken out of its place, and the marks are read once more. A disk that was begun meanwhile has either found no base
+image (it is brought again) or is among these marks, and the copy goes back to its place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from cloudrepo import base_image_plans as plans
+from cloudrepo.errors import HostError, StepFailed
+from cloudrepo.hosts import Executor
+from cloudrepo.images import DIRECTORY_PREFIX, MANUAL_PREFIX, MARK_FILE, ImageStore, parse_mark_file
+from cloudrepo.plan import (
+    ObserveFiles,
+    ObserveServers,
+    Plan,
+    PlanResult,
+    ReadFile,
+    Remove,
+    Run,
+    Stage,
+    Step,
+    StepResult,
+)
+
+_INSTALLATION = re.compile(r"\.cloudrepo-([0-9a-f]{8})\Z")
+
+
+def copies(executor: Executor, host: str, store: ImageStore) -> frozenset[str]:
+    """The paths of all base images on a host.
+
+    Raises:
+        HostError: it does not answer, or not as a host does.
+    """
+    look = Step(name="bases", label="look at base images", act=ObserveFiles(directory=store.bases))
+    answer = executor.run_plan(host, Plan(installation=store.installation, observe=(look,))).observed.get("bases")
+    return frozenset(_facts(host, answer))
+
+
+def remove(executor: Executor, host: str, store: ImageStore, sha256: str, name: str) -> str:
+    """Remove the copy of an image from a host, if we brought it and no disk there is on it.
+
+    Args:
+        executor: who talks to hosts.
+        host: the worker.
+        store: where its images are.
+        sha256: of the image.
+        name: the file's name on the manager.
+
+    Returns:
+        `removed`, `none` when there was no copy, or why it stays, in words.
+
+    Raises:
+        HostError: the host does not answer, or did not do a step.
+    """
+    path = plans.base_path(store, sha256, name)
+    seen = executor.run_plan(host, _look(store, path)).observed
+    entries = _facts(host, seen.get("files"))
+    if not entries.get(path):
+        return "none"
+    record = plans.read_record(seen["record"].out) if "record" in seen else None
+    if record is None or record.installation != store.installation:
+        whose = f"the installation {record.installation}" if record and record.installation else "nobody known here"
+        return f"{path} stays: {whose} brought it"
+    roots = _roots(store, entries)
+    why = _why_used(host, path, executor.run_plan(host, _ask_disks(store, roots)).observed)
+    if why:
+        return f"{path} stays: {why}"
+    return _take_away(executor, host, store, sha256, path, roots)
+
+
+def _take_away(executor: Executor, host: str, store: ImageStore, sha256: str, path: str, roots: Iterable[str]) -> str:
+    hidden = plans.draft_path(store, sha256, path)
+    hide = Run(words=("mv", "-f", "-T", "--", path, hidden))
+    result = executor.run_plan(host, _ask_disks(store, roots, Step(name="hide", label=f"take {path} away", act=hide)))
+    _require(host, result)
+    why = _why_used(host, path, result.observed)
+    if why:
+        back = Run(words=("mv", "-f", "-T", "--", hidden, path))
+        _require(host, executor.run_plan(host, _change(store, Step(name="back", label=f"put {path} back", act=back))))
+        return f"{path} stays: {why}"
+    record = Remove(path=f"{path}.json", within=store.bases)
+    steps = (
+        Step(name="record", label=f"remove the record of {path}", act=record),
+        Step(name="remove", label=f"remove {path}", act=Remove(path=hidden, within=store.uploads)),
+    )
+    _require(host, executor.run_plan(host, _change(store, *steps)))
+    return "removed"
+
+
+# -- messages --------------------------------------------------------------------------------------------
+
+
+def _look(store: ImageStore, path: str) -> Plan:
+    acts = {
+        "files": ObserveFiles(paths=(path,), directory=store.base_dir),
+        "record": ReadFile(path=f"{path}.json"),
+    }
+    steps = tuple(Step(name=name, label="look at a base image", act=act) for name, act in acts.items())
+    return Plan(installation=store.installation, observe=steps)
+
+
+def _ask_disks(store: ImageStore, roots: Iterable[str], *steps: Step) -> Plan:
+    """Ask for the marks of all disks below these directories, after the steps."""
+    observe = tuple(
+        Step(
+            name=f"disks:{root}:{prefix}",
+            label="look at the disks of VMs",
+            act=ObserveServers(root=root, prefix=prefix, files=(MARK_FILE,)),
+        )
+        for root in roots
+        for prefix in (DIRECTORY_PREFIX, MANUAL_PREFIX)
+    )
+    stages = (Stage(name="remove", steps=steps),) if steps else ()
+    return Plan(installation=store.installation, stages=stages, observe=observe)
+
+
+def _change(store: ImageStore, *steps: Step) -> Plan:
+    return Plan(installation=store.installation, stages=(Stage(name="remove", steps=steps),))
+
+
+def _roots(store: ImageStore, entries: Mapping[str, object]) -> tuple[str, ...]:
+    """The directories of all installations in the image folder."""
+    folder = f"{store.base_dir}/"
+    names = [path.removeprefix(folder) for path in entries if path.startswith(folder)]
+    return tuple(f"{folder}{name}" for name in sorted(names) if _INSTALLATION.match(name))
+
+
+# -- answers ---------------------------------------------------------------------------------------------
+
+
+def _facts(host: str, answer: StepResult | None) -> Mapping[str, object]:
+    try:
+        if answer is None or not answer.accepted:
+            raise ValueError(answer.err if answer else "no answer")
+        found = json.loads(answer.out)
+        if not isinstance(found, dict):
+            raise ValueError("no facts of files")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise HostError(host, "could not look at the base images", evidence=str(error)[:200]) from error
+
+
+def _why_used(host: str, path: str, observed: Mapping[str, StepResult]) -> str:
+    """Which disk is on this base image, or may be; empty when none is."""
+    for name, answer in observed.items():
+        try:
+            if not answer.accepted:
+                raise ValueError(answer.err)
+            rows = [(str(row["dir"]), row["files"][MARK_FILE]) for row in json.loads(answer.out or "[]")]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise HostError(host, "could not look at the disks of VMs", evidence=str(error)[:200]) from error
+        for directory, text in rows:
+            mark = parse_mark_file(text or "", directory)
+            if mark is None and text:
+                return f"a disk in {directory} has a mark that cannot be read, and may be on it"
+            if mark is not None and mark.base == path:
+                installation = name.split(":")[1].rpartition("-")[2]
+                whose = f"VM {mark.mark.vm_id}" if mark.mark.vm_id is not None else "a disk without a VM"
+                return f"{whose} of the installation {installation} is on it"
+    return ""
+
+
+def _require(host: str, result: PlanResult) -> None:
+    if not result.ok:
+        failed = result.failed
+        what = f"could not {failed.label}" if failed else "a base image was not removed"
+        words = (failed.err or failed.out).strip()[-300:] if failed else result.aborted
+        raise StepFailed(host, what, evidence=words)
