@@ -17,7 +17,7 @@ FOLDER = "/home/ubuntu/vm_images"
 
 
 def copies(cluster: Cluster, ip: str) -> list[str]:
-    return cluster.host(ip, "find", f"{FOLDER}/base", "-name", "*-added.qcow2*").split()
+    return cluster.host(ip, "find", "/home/ubuntu", "-name", "*-added.qcow2*").split()
 
 
 @pytest.mark.cost(seconds=25)
@@ -39,7 +39,7 @@ def test_an_added_image_is_brought_used_and_removed(clusters: Callable[..., Clus
 
     assert f"slice {made['id']} (on it)" in cluster.refused("remove_image", "admin", "added")
     assert sorted(copies(cluster, ip)) == [base, f"{base}.json"]
-    # Another installation has a disk on the same copy: it is not its own to remove, and not ours while the disk is there.
+    # Another installation has a disk on the same copy: not its own to remove, and not ours while the disk is there.
     other.ok("add_image", "admin", "added", str(file))
     theirs = other.ok("create_slice", "admin", "theirs")["slice_id"]
     with other.api.db.transaction() as data:
