@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from cloudrepo.naming import dhcp_namespace
 from lab.cluster import Lab
 from on_lab.cluster import NETWORK_NODE, Cluster, Record, wait_until
 from on_lab.frames import End, frame_machines
@@ -82,11 +83,8 @@ class Wire:
             },
         }
 
-    def crossing(self) -> set[str]:
-        """By which switches' frames come out at the other end, all of a switch or none, each as it was sent."""
-        sets, last = self.frames(), ethernet(BROADCAST, self.one.mac, EXPERIMENTAL)
-        self.other.hear()
-        self.one.send(*(frame for frames in sets.values() for frame in frames.values()), last)
+    def heard_until(self, last: bytes) -> list[bytes]:
+        """What the other end hears, up to a frame and a little more."""
         heard: list[bytes] = []
 
         def has_ended() -> bool:
@@ -94,7 +92,14 @@ class Wire:
             return last in heard
 
         wait_until(has_ended, 30, "the last frame comes out")
-        heard += self.other.hear()
+        return heard + self.other.hear()
+
+    def crossing(self) -> set[str]:
+        """By which switches' frames come out at the other end, all of a switch or none, each as it was sent."""
+        sets, last = self.frames(), ethernet(BROADCAST, self.one.mac, EXPERIMENTAL)
+        self.other.hear()
+        self.one.send(*(frame for frames in sets.values() for frame in frames.values()), last)
+        heard = self.heard_until(last)
         whole = {switch for switch, frames in sets.items() if set(frames.values()) <= set(heard)}
         some = {name: switch for switch, frames in sets.items() for name, frame in frames.items() if frame in heard}
         assert set(some.values()) == whole, f"only some of a kind: {some}"
@@ -162,9 +167,7 @@ def test_a_plain_wire_has_nothing_of_ours_on_it_and_a_guest_may_serve_dhcp(links
     def is_answered() -> bool:
         last = ethernet(BROADCAST, wire.one.mac, EXPERIMENTAL)
         wire.one.send(answer, last)
-        heard: list[bytes] = []
-        wait_until(lambda: heard.extend(wire.other.hear()) or last in heard, 30, "the last frame comes out")
-        return answer in heard
+        return answer in wire.heard_until(last)
 
     def spaces() -> list[str]:
         return cluster.host(NETWORK_NODE, "ip", "netns", "list").split()
