@@ -1,4 +1,4 @@
-"""The entry point: the menu when called bare, a one-shot command otherwise.
+"""The entry point: the menu when called bare, `menu` for people without a shell, a one-shot command otherwise.
 
 Imports are late on purpose: a login prompt is on screen before SSH, graphs and command parsing are read.
 """
@@ -132,12 +132,16 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"Cloud Repositorio {__version__}")
         return EXIT_DONE
-    if words in ([], ["menu"]):
+    if not words:
         from cli.installation import enter_lab_if_up
         from cli.menu import open_menu
 
         status = enter_lab_if_up(words)
         return open_menu(back_up) if status is None else status
+    if words[0] == "menu" and len(words) in (1, 3) and words[1:2] in ([], ["--state"]):  # the login does not wait
+        from cli.boundary import enter
+
+        return enter(words[2] if words[1:] else "", back_up)
     from cli.commands import run
 
     return run(words, back_up)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import documents, images, links, slice_commands, state, users
+from cli import doctor, documents, images, links, slice_commands, state, users
 from cli.ask import Ask, Back, Leave, TerminalKeyboard
 from cli.documents import NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -43,6 +43,7 @@ app.add_typer(state.app, name="state")
 app.add_typer(users.app, name="user")
 app.add_typer(links.app, name="link")
 app.add_typer(images.app, name="image")
+app.add_typer(doctor.app, name="doctor")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; install missing system packages.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
@@ -146,8 +147,16 @@ def _status(ok: bool) -> int:
 
 
 @app.command()
-def menu() -> None:
-    """Open the menu (the same as no command at all)."""
+def menu(
+    context: typer.Context,
+    state: Annotated[
+        str, typer.Option(metavar="FILE", help="The state file; by default ~/cluster/database.yaml of this account.")
+    ] = "",
+) -> int:
+    """Open the menu for somebody who gets no shell here; the environment counts for nothing. See docs/access.md."""
+    from cli.boundary import enter
+
+    return enter(state, context.find_root().obj)
 
 
 @app.command()

@@ -227,8 +227,16 @@ def _load(target: str) -> Callable[[Context], None]:
     return function
 
 
-def open_menu(before_write: BeforeWrite) -> int:
-    """Open the installation and its menu; the exit status."""
+def open_menu(before_write: BeforeWrite, *, may_decide: bool = True) -> int:
+    """Open the installation and its menu; the exit status.
+
+    Args:
+        before_write: called before anything writes the state file.
+        may_decide: whether an administrator is asked where state file and journal do not fit.
+
+    Raises:
+        CloudError: the state file or the settings cannot be used.
+    """
     from cloudrepo.errors import StateFileError
 
     try:
@@ -238,7 +246,7 @@ def open_menu(before_write: BeforeWrite) -> int:
 
         ask = Ask(TerminalKeyboard())
         try:
-            if not sys.stdin.isatty() or not decide(error, Screen(), ask):
+            if not may_decide or not sys.stdin.isatty() or not decide(error, Screen(), ask):
                 raise
         except (Back, Leave):
             plain()

@@ -445,19 +445,23 @@ def serve(self):
 menu.CLI._open_workers = lambda self: None
 menu.log_in = lambda *args: {{"username": "admin"}}
 menu.CLI._serve = lambda self, account: serve(self)
-sys.exit(main.main(["menu"]))
+sys.exit(main.main([]))
 """
     process = subprocess.Popen(
         (sys.executable, "-c", text), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )
     assert process.stdout is not None
-    with process.stdout:
-        while process.stdout.readline().strip() != "ready":
-            assert process.poll() is None
-            time.sleep(0.01)
-        assert journal_of(path).exists()
-        process.send_signal(number)
-        assert process.wait(30) == (143 if number == signal.SIGTERM else 130)
+    try:
+        with process.stdout:
+            while process.stdout.readline().strip() != "ready":
+                assert process.poll() is None
+                time.sleep(0.01)
+            assert journal_of(path).exists()
+            process.send_signal(number)
+            assert process.wait(60) == (143 if number == signal.SIGTERM else 130)
+    finally:  # also when it did not end in time
+        process.kill()
+        process.wait(60)
     assert not journal_of(path).exists()
     assert yaml.safe_load(path.read_text())["operation"] >= 1
 

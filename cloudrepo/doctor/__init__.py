@@ -1,0 +1,1 @@
+"""What `./cloud doctor` judges: facts in, findings out; nothing here looks at a machine."""
