@@ -171,6 +171,8 @@ def test_hostile_variables_and_keys_meet_the_login_and_nothing_else(program: Pat
             child.expect_exact("Password:")
             child.send("admin\r")
             child.expect_exact("wrong user name or password")  # which it is in the state that was named
+            child.kill(signal.SIGTSTP)  # as those keys do while no question is there to take them
+            child.kill(signal.SIGQUIT)
         child.expect_exact("Username:")
         child.send("\x04")
         child.expect(pexpect.EOF)
