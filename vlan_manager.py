@@ -13,9 +13,10 @@ from typing import Any
 
 from cloudrepo import rules
 from cloudrepo.allocation import dhcp_address
-from cloudrepo.commands import dnsmasq, iptables
+from cloudrepo.commands import dnsmasq
 from cloudrepo.commands.dnsmasq import Lease, Range
 from cloudrepo.errors import CloudError, HostError
+from cloudrepo.firewall import internet_firewall
 from cloudrepo.naming import (
     INTERNET_VLAN,
     MANUAL,
@@ -27,7 +28,7 @@ from cloudrepo.naming import (
     service_mac,
 )
 from cloudrepo.reconcile import Target
-from cloudrepo.resources import Address, DhcpServer, Firewall, HostFacts, HostState, Namespace, Port, Resource
+from cloudrepo.resources import Address, DhcpServer, HostFacts, HostState, Namespace, Port, Resource
 from cloudrepo.settings import Settings
 from cloudrepo.site import Site
 
@@ -101,15 +102,16 @@ def internet_resources(
         leases: one for each VM with internet access; nobody else gets an address.
         settings: the `internet` and `network` groups.
         facts: of the network node.
-        guarded: addresses of the cluster's hosts; the network they lie in is never forwarded to.
+        guarded: addresses of the cluster's hosts, which guests never reach.
 
     Raises:
-        CloudError: the subnet is too small, or the node has no uplink.
+        CloudError: the subnet is too small or does not hold a VM's address, or the node has no uplink.
     """
-    network = _network(cidr, gateway_ip)
+    network, leases = _network(cidr, gateway_ip), list(leases)
     _refuse_overlap(network, settings, facts)
+    _refuse_strays(network, leases)
     resources = _gateway_and_server(mark, network, gateway_ip, leases, settings)
-    return [*resources, nat(mark, cidr, gateway_ip, settings, facts, guarded)]
+    return [*resources, internet_firewall(mark, cidr, gateway_ip, settings, facts, guarded)]
 
 
 def _gateway_and_server(
@@ -126,66 +128,6 @@ def _gateway_and_server(
     ]
 
 
-def nat(
-    mark: Mark, cidr: str, gateway_ip: str, settings: Settings, facts: HostFacts, guarded: Sequence[str]
-) -> Firewall:
-    """The rules for VLAN 400, as `iptables-save` spells them.
-
-    Out: from the subnet through the gateway port to the uplink only, never to another network the node is
-    connected to, and never what conntrack calls invalid (it would leave un-NATed). Where the uplink's own
-    network holds hosts of the cluster, only its next hop is reached. In: ICMP to the gateway and DHCP.
-
-    Raises:
-        HostError: the node has no uplink.
-    """
-    uplink = settings.network.uplink or facts.uplink
-    if not uplink:
-        raise HostError(
-            settings.network.node,
-            "the network node has no default route, so there is no way to the internet",
-            remedy="Give it one, or name the interface in the setting `network.uplink`",
-            code="network.uplink",
-        )
-    port, forward = gateway_port(INTERNET_VLAN), iptables.chain(mark.installation, "FORWARD")
-    inward, out = iptables.chain(mark.installation, "INPUT"), iptables.chain(mark.installation, "POSTROUTING")
-    drop, accept = ("-j", "DROP"), ("-j", "ACCEPT")
-    rules: list[iptables.Rule] = [
-        iptables.jump("filter", "FORWARD", mark.installation, mark),
-        iptables.jump("filter", "INPUT", mark.installation, mark),
-        iptables.jump("nat", "POSTROUTING", mark.installation, mark),
-        ("filter", ("-A", forward, "-i", port, "-m", "conntrack", "--ctstate", "INVALID", *drop)),
-        ("filter", ("-A", forward, "!", "-s", cidr, "-i", port, *drop)),
-    ]
-    closed = _closed_networks(uplink, facts, guarded, port)
-    if closed and facts.next_hop and any(_holds(net, facts.next_hop) for net in closed):
-        rules.append(("filter", ("-A", forward, "-d", f"{facts.next_hop}/32", "-i", port, "-o", uplink, *accept)))
-    rules += [("filter", ("-A", forward, "-d", network, "-i", port, *drop)) for network in closed]
-    rules += [
-        ("filter", ("-A", forward, "-s", cidr, "-i", port, "-o", uplink, *accept)),
-        ("filter", ("-A", forward, "-i", port, *drop)),
-        (
-            "filter",
-            ("-A", forward, "-i", uplink, "-o", port, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", *accept),
-        ),
-        ("filter", ("-A", forward, "-o", port, *drop)),
-        ("filter", ("-A", inward, "-d", f"{gateway_ip}/32", "-i", port, "-p", "icmp", *accept)),
-        ("filter", ("-A", inward, "-i", port, *drop)),
-        ("nat", ("-A", out, "-s", cidr, "-o", uplink, "-j", "MASQUERADE")),
-    ]
-    return Firewall(vlan_id=INTERNET_VLAN, rules=tuple(rules), forwarding=(port, uplink), mark=mark)
-
-
-def _closed_networks(uplink: str, facts: HostFacts, guarded: Sequence[str], port: str) -> list[str]:
-    """Connected networks a guest must not reach: all but the uplink's, and that too if hosts of ours are in it."""
-    closed = []
-    for device, networks in facts.connected.items():
-        for network in networks:
-            is_open = device == uplink and not any(_holds(network, address) for address in guarded)
-            if device != port and not is_open:
-                closed.append(network if "/" in network else f"{network}/32")
-    return sorted(set(closed))
-
-
 def _refuse_overlap(network: ipaddress.IPv4Network, settings: Settings, facts: HostFacts) -> None:
     """The gateway lies in the node's own namespace, so its subnet must not be one the node already uses."""
     for device, connected in facts.connected.items():
@@ -199,8 +141,16 @@ def _refuse_overlap(network: ipaddress.IPv4Network, settings: Settings, facts: H
                 )
 
 
-def _holds(network: str, address: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+def _refuse_strays(network: ipaddress.IPv4Network, leases: Iterable[Lease]) -> None:
+    """A VM keeps the address it was given, also when `internet.cidr` is another one afterwards."""
+    strays = [lease for lease in leases if ipaddress.IPv4Address(lease.ip) not in network]
+    if strays:
+        raise CloudError(
+            f"{len(strays)} of the VMs with internet access have no address in {network}",
+            evidence=", ".join(f"{lease.hostname} has {lease.ip}" for lease in strays[:5]),
+            remedy="Set internet.cidr to what it was, or remove these VMs from their slices and add them again",
+            code="internet.range",
+        )
 
 
 def _port(mark: Mark, vlan_id: int, device: str, cidr: str, namespace: str) -> list[Resource]:
@@ -323,5 +273,5 @@ class VLANManager:
         resources = _gateway_and_server(mark, network, wish["gateway_ip"], (), settings)
         if wish["nat"]:
             guarded = (self.network_node_ip,)
-            resources.append(nat(mark, wish["cidr"], wish["gateway_ip"], settings, seen.facts, guarded))
+            resources.append(internet_firewall(mark, wish["cidr"], wish["gateway_ip"], settings, seen.facts, guarded))
         return resources

@@ -150,6 +150,8 @@ def _address(wanted: Address, found: Address) -> Iterator[Aspect]:
     yield from _differ("namespace", wanted.namespace or "the node's own", found.namespace or "the node's own")
     yield from _differ("addresses", tuple(sorted(wanted.addresses)), tuple(sorted(found.addresses)))
     yield from _state("state", wanted.is_up, found.is_up, "up", "down")
+    if not wanted.namespace:
+        yield from _state("IPv6", wanted.has_ipv6, found.has_ipv6, "closed", "open")
 
 
 def _server(wanted: DhcpServer, found: DhcpServer) -> Iterator[Aspect]:
@@ -187,6 +189,7 @@ def _firewall(wanted: Firewall, found: Firewall) -> Iterator[Aspect]:
     there = _by_chain(found)
     for chain, rules in _by_chain(wanted).items():
         yield from _order(chain[0], rules, there.get(chain, []))
+    yield from _state("jumps", wanted.is_first, found.is_first, "first", "behind rules of others")
     for device in wanted.forwarding:
         if device not in found.forwarding:
             yield Aspect(what=f"forwarding by {device}", wanted="on", found="off")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudrepo.commands import coreutils, openflow
+from cloudrepo import firewall
+from cloudrepo.commands import coreutils, iptables, openflow
 from cloudrepo.errors import HostError
 from cloudrepo.naming import first_cookie, machine_dir, parse_cookie, run_root
 from cloudrepo.plan import Act, ObserveMachines, ObserveServers, Plan, ReadFile, Run, Step, StepResult
@@ -46,6 +47,7 @@ class Report:
         ram_mib, ram_free_mib, disk_gib, disk_free_gib: None = not said.
         machines: by VM id.
         servers: VLANs whose DHCP server runs; the network node alone says so.
+        has_rules: the rules of VLAN 400 are in force; None = not said. The network node alone says so.
         flows: scopes whose flows are on the bridge, such as `1000` and `shared`; None = not said.
     """
 
@@ -59,6 +61,7 @@ class Report:
     disk_free_gib: float | None = None
     machines: Mapping[int, MachineReport] = field(default_factory=dict)
     servers: frozenset[int] = frozenset()
+    has_rules: bool | None = None
     flows: frozenset[str] | None = None
 
 
@@ -75,6 +78,7 @@ def questions(host: Host) -> Plan:
     }
     if host.is_network_node:
         acts["servers"] = ObserveServers(root=root, prefix="dhcp-")
+        acts["rules"] = Run(words=iptables.save(), timeout_s=5)
     steps = tuple(Step(name=name, label=f"look at {name}", act=act) for name, act in acts.items())
     return Plan(installation=host.installation, observe=steps)
 
@@ -98,6 +102,7 @@ def read(host: Host, answers: Mapping[str, StepResult]) -> Report:
         disk_free_gib=space.free / GIB if space else None,
         machines=_needed(host, answers, "machines", _machines),
         flows=_optional(answers, "flows", _scopes, may_be_empty=True),
+        has_rules=_optional(answers, "rules", lambda text: firewall.stands(text, host.installation), may_be_empty=True),
         servers=_needed(host, answers, "servers", _servers) if host.is_network_node else frozenset(),
     )
 

@@ -291,7 +291,15 @@ class _Reader:
         comments = [words[words.index("--comment") + 1] for _, words in rules if "--comment" in words]
         mark = next((parse_mark(text) for text in comments), None) or Mark(self.host.installation, SHARED)
         forwarding = self._parse("forwarding devices", _forwarding_devices)
-        return [Firewall(vlan_id=INTERNET_VLAN, rules=tuple(rules), forwarding=forwarding, mark=mark)]
+        return [
+            Firewall(
+                vlan_id=INTERNET_VLAN,
+                rules=tuple(rules),
+                forwarding=forwarding,
+                is_first=self._rules(iptables.are_first),
+                mark=mark,
+            )
+        ]
 
     def _strange_chains(self) -> list[Stranger]:
         found = self._rules(iptables.parse_strangers)
@@ -373,11 +381,9 @@ class _Reader:
         )
         if "routes" not in self.answers and not self.host.is_network_node:
             return facts
-        device, next_hop = self._parse("routes", iproute.parse_default_route)
         return replace(
             facts,
-            uplink=device,
-            next_hop=next_hop,
+            uplink=self._parse("routes", iproute.parse_default_device),
             connected=self._parse("routes", iproute.parse_connected),
             forwards=self.answers["forwarding"].out.strip() == "1",
         )

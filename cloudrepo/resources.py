@@ -162,7 +162,12 @@ class Namespace(Resource):
 
 @dataclass(frozen=True, kw_only=True)
 class Address(Resource):
-    """The inside of an internal port: the namespace it lives in ("" = the node's own) and its addresses."""
+    """The inside of an internal port: the namespace it lives in ("" = the node's own) and its addresses.
+
+    Attributes:
+        addresses: of IPv4, with their prefix lengths.
+        has_ipv6: it speaks IPv6; in the node's own namespace no port of ours does.
+    """
 
     KIND: ClassVar[str] = "address"
     NAMED_BY: ClassVar[str] = "device"
@@ -170,6 +175,7 @@ class Address(Resource):
     namespace: str
     addresses: tuple[str, ...]
     is_up: bool = True
+    has_ipv6: bool = False
     is_marked: bool = True
 
 
@@ -204,6 +210,7 @@ class Firewall(Resource):
     Attributes:
         rules: table and words of each rule, in order within a chain.
         forwarding: devices whose packets the kernel may forward.
+        is_first: nobody's rule stands before our jumps.
     """
 
     KIND: ClassVar[str] = "NAT rules"
@@ -211,6 +218,7 @@ class Firewall(Resource):
     vlan_id: int
     rules: tuple[tuple[str, tuple[str, ...]], ...]
     forwarding: tuple[str, ...] = ()
+    is_first: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,7 +413,6 @@ class HostFacts:
         was_closed: it did so before any installation came.
         is_shared: whether somebody else uses the bridge, by flows, ports or an address of its own.
         uplink: the device of the default route, "" without one.
-        next_hop: the address the default route goes by.
         connected: connected networks by device, such as `{"eth0": ("10.0.10.0/24",)}`.
         forwards: whether the node forwards for everybody (`net.ipv4.ip_forward`).
         groups: groups that devices are in, but for the one all are born in.
@@ -421,7 +428,6 @@ class HostFacts:
     was_closed: bool = False
     is_shared: bool = False
     uplink: str = ""
-    next_hop: str = ""
     connected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forwards: bool = False
     groups: tuple[str, ...] = ()

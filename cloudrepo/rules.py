@@ -103,11 +103,20 @@ def shared_flows(
 
 
 def can_be_closed(facts: HostFacts) -> bool:
-    """Whether nobody else's traffic would end with a bridge that forwards nothing but by a flow.
+    """Whether nobody else's traffic would end with a bridge that forwards nothing but by a flow."""
+    return not why_open(facts)
+
+
+def why_open(facts: HostFacts) -> str:
+    """Why a host's bridge cannot be closed, as the rest of a sentence about it; "" where it can.
 
     One port is the way to the other hosts. By a second one, others' frames may pass through this host.
     """
-    return facts.is_closed or (len(facts.uplinks) <= 1 and not facts.is_shared)
+    if facts.is_closed:
+        return ""
+    if len(facts.uplinks) > 1:
+        return f"it has more than one uplink ({', '.join(facts.uplinks)})"
+    return "others use it too, by flows, ports or an address of its own" if facts.is_shared else ""
 
 
 def services(host: Host, facts: HostFacts, settings: Settings) -> Services:

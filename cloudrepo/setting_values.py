@@ -22,6 +22,7 @@ _PREFIX = "CLOUDREPO_"
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _FLAVOR_KEYS = ("cores", "ram_gb", "disk_gb", "image")
+_LINKS = ipaddress.IPv4Network("192.168.0.0/16")  # see `allocation.link_addresses`
 _MAC_PREFIX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}\Z")
 _FLAVOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}\Z")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -228,7 +229,21 @@ def _subnet(value: Any) -> str:
         raise ValueError(f"an IPv4 subnet such as 10.60.7.0/24 is wanted ({error})") from error
     if not 8 <= network.prefixlen <= 28:
         raise ValueError("a subnet from /8 to /28 is wanted: gateway, DHCP server and guests must fit")
+    if network.overlaps(_LINKS):
+        raise ValueError(f"{_LINKS} holds the subnets of links; a VM with both would not know the way")
     return str(network)
+
+
+def _denied(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("a list of IPv4 subnets is wanted, such as [10.0.0.0/8, 192.168.1.7]")
+    try:
+        networks = {ipaddress.IPv4Network(one if isinstance(one, str) else "") for one in value}
+    except ValueError as error:
+        raise ValueError(f"a list of IPv4 subnets is wanted, such as [10.0.0.0/8, 192.168.1.7] ({error})") from error
+    if any(not network.prefixlen for network in networks):
+        raise ValueError("0.0.0.0/0 is the whole internet; VMs without internet access reach none of it")
+    return tuple(str(network) for network in sorted(networks))
 
 
 def _address(value: Any, *, empty: bool = False) -> str:
@@ -299,6 +314,7 @@ _SPECIAL = {
     "quota.disk_gb": _quota,
     "internet.cidr": _subnet,
     "internet.dns": _address,
+    "network.deny": _denied,
     "links.dns": lambda value: _address(value, empty=True),
     "links.student_switches": _link_switches,
     "vnc.bind": _address,

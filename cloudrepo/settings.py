@@ -87,7 +87,9 @@ class Internet:
     """VLAN 400."""
 
     cidr: str = _key("10.60.7.0/24", "subnet of VMs with internet access; .1 is the gateway, .2 the DHCP server")
-    dns: str = _key("8.8.8.8", "DNS server that DHCP offers to VMs with internet access")
+    dns: str = _key(
+        "8.8.8.8", "DNS server that DHCP offers to VMs with internet access; they reach port 53 of it wherever it is"
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Network:
     node: str = _key("10.0.10.3", "address of the network node: gateways, DHCP and NAT")
     uplink: str = _key("", "interface of the network node to the internet; empty = that of its default route")
     bridge: str = _key("br-int", "Open vSwitch bridge on every host")
+    deny: tuple[str, ...] = _key(
+        ("169.254.0.0/16",),
+        "subnets that VMs with internet access never reach, beside those the network node is connected to; "
+        "a cloud's metadata service is at 169.254.169.254",
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from cloudrepo.aspects import RUNNING
 from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
 from cloudrepo.diff import Change
+from cloudrepo.firewall import forwarding_for
 from cloudrepo.mended_disks import mend_disk
 from cloudrepo.naming import DRAFT, flow_cookie, machine_dir, run_root, server_dir
 from cloudrepo.plan import (
@@ -90,9 +91,10 @@ class StageBuilder:
             Stage(name="remove networks", steps=self._remove_networks(away, new)),
             Stage(name="remove files", steps=self._remove_files(away)),
             Stage(name="announce", steps=self._announce(new)),
+            Stage(name="NAT", steps=self._nat(new)),
             Stage(name="devices", steps=self._devices(new)),
             Stage(name="servers", steps=self._servers(new), parallel=SERVERS_AT_A_TIME),
-            Stage(name="NAT", steps=self._nat(new)),
+            Stage(name="forwarding", steps=self._forward(new)),
             Stage(name="machines", steps=self._start_machines(new), parallel=self.parallel, gate=self.gate),
         )
         return tuple(stage for stage in stages if stage.steps or stage.gate)
@@ -147,9 +149,7 @@ class StageBuilder:
         steps: list[Step] = []
         firewalls = [firewall for firewall in away.of(Firewall) if firewall.key not in new.keys]
         for firewall in firewalls:
-            steps += self._forwarding(off=True)
-            text = iptables.restore_text(remove=firewall.rules)
-            steps.append(self._run("nat:remove", f"remove NAT of VLAN {firewall.name}", iptables.restore(), text))
+            steps += self._stop_forwarding("nat:no-forwarding", firewall)
         flows = [one for one in away.of(Flows) if one.key not in new.keys]
         if flows:  # before the ports they name: a number may be another's soon
             steps.append(self._change_flows("flows:remove", f"remove flows of {_owners(flows)}", remove=flows))
@@ -170,6 +170,9 @@ class StageBuilder:
             )
             label = f"remove {_named('port', ports)}" if ports else f"open {self.host.bridge}"
             steps.append(self._run("ports:remove", label, words))
+        for firewall in firewalls:  # when there is nothing left that they hold back
+            text = iptables.restore_text(remove=firewall.rules)
+            steps.append(self._run("nat:remove", f"remove NAT of VLAN {firewall.name}", iptables.restore(), text))
         return tuple(steps)
 
     def _remove_files(self, away: Split) -> tuple[Step, ...]:
@@ -329,23 +332,31 @@ class StageBuilder:
         ]
 
     def _nat(self, new: Split) -> tuple[Step, ...]:
+        """The rules come before the port they are about. While they change, nothing is forwarded from there."""
         steps: list[Step] = []
         for firewall in new.of(Firewall):
             seen = new.seen.get(firewall.key)
-            text = iptables.restore_text(remove=seen.rules if isinstance(seen, Firewall) else (), add=firewall.rules)
-            # Forwarding is switched on last and off first: it is never on without the rules that hold it.
+            there = seen.rules if isinstance(seen, Firewall) else ()
+            if isinstance(seen, Firewall):
+                steps += self._stop_forwarding("nat:halt", seen, but=firewall.forwarding[1:])
+            text = iptables.restore_text(remove=there, add=firewall.rules)
             steps.append(self._run("nat:add", f"set NAT of VLAN {firewall.name}", iptables.restore(), text))
-            steps += self._forwarding(off=False, devices=firewall.forwarding)
         return tuple(steps)
 
-    def _forwarding(self, *, off: bool, devices: Iterable[str] = ()) -> list[Step]:
-        """Forwarding by device, never for the whole node; switched off again where the node has it off."""
-        names = [self.facts.uplink] if off and self.facts.uplink and not self.facts.forwards else list(devices)
-        if not names:
-            return []
-        words = ("sysctl", "-qw", *(f"net/ipv4/conf/{name}/forwarding={0 if off else 1}" for name in names))
-        label = f"{'stop' if off else 'allow'} forwarding by {', '.join(names)}"
-        return [self._run("nat:no-forwarding" if off else "nat:forwarding", label, words)]
+    def _forward(self, new: Split) -> tuple[Step, ...]:
+        """Switched on last and off first: forwarding is never on without the rules that hold it."""
+        return tuple(self._forwarding("nat:forwarding", firewall.forwarding, on=True) for firewall in new.of(Firewall))
+
+    def _stop_forwarding(self, name: str, seen: Firewall, *, but: Sequence[str] = ()) -> list[Step]:
+        devices = [one for one in forwarding_for(seen, self.facts) if one not in but]
+        return [self._forwarding(name, devices, on=False)] if devices else []
+
+    def _forwarding(self, name: str, devices: Iterable[str], *, on: bool) -> Step:
+        """By device, never for the whole node; one that is gone forwards nothing (`-e`)."""
+        names = list(devices)
+        switches = [f"net/ipv4/conf/{device}/forwarding={int(on)}" for device in names]
+        label = f"{'allow' if on else 'stop'} forwarding by {', '.join(names)}"
+        return self._run(name, label, ("sysctl", "-qw" if on else "-qew", *switches))
 
     def _start_machines(self, new: Split) -> tuple[Step, ...]:
         steps: list[Step] = []
@@ -419,10 +430,12 @@ def _tidy(name: str, installation: str) -> Step:
 
 
 #: Both ports of a namespace are on one wire. Without this each answers ARP for the other's address, and
-#: unicast DHCP renewals are lost (ip-sysctl.txt, arp_ignore and arp_announce).
+#: unicast DHCP renewals are lost (ip-sysctl.txt, arp_ignore and arp_announce). And nothing is routed there: a
+#: namespace is born with the node's own switch.
 _SPEAK_FOR_OWN_ADDRESS = (
     "sysctl",
     "-qw",
+    "net.ipv4.ip_forward=0",
     "net.ipv4.conf.all.arp_ignore=1",
     "net.ipv4.conf.all.arp_announce=2",
     "net.ipv6.conf.all.disable_ipv6=1",

@@ -403,11 +403,15 @@ class _Pass:
         )
 
     def _missing_networks(self, one: SliceRecord) -> list[int]:
-        """VLANs of a slice whose DHCP server does not run, where that can be known and is to be mended."""
+        """VLANs of a slice whose DHCP server does not run, where that can be known and is to be mended.
+
+        VLAN 400 as well where its rules are gone: what holds its guests back on the node is part of it.
+        """
         node = self.reports.get(self.policy.network_node)
         if not self.policy.recover or not one.vlans or node is None or node.error:
             return []
-        return sorted(one.vlans - node.servers)
+        unguarded = {INTERNET_VLAN} if node.has_rules is False else set()
+        return sorted((one.vlans - node.servers) | (one.vlans & unguarded))
 
     def _missing_flows(self, one: SliceRecord) -> list[str]:
         """Hosts that lost a slice's flows, or those of VLAN 400 that it needs, as when their switch was started anew.

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cloudrepo.errors import CloudError, Message, RefusedError
+from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome
@@ -20,6 +20,7 @@ from cloudrepo.resources import Machine
 from control import intents, targets
 from control.context import Context, Record, first_error, known_slice, owned_vm
 from control.disks import require_disks
+from control.good_to_know import good_to_know
 from control.intents import Intent, close, engaged, own_record, taken
 from control.operation import LeftUnfinished, Operation, Wish
 from control.states import (
@@ -242,7 +243,7 @@ def _bring_up(context: Context, operation: Operation) -> str:
     failure = _up(context, operation)
     if failure is None:
         text = "Slice deployed successfully" if intent.kind == DEPLOY else "Slice started"
-        return _up_message(context, intent.slice_id, text)
+        return good_to_know(context, operation, text)
     log.error("slice %s: not %s: %s", intent.slice_id, VERBS[intent.kind], failure)
     _undo(context, operation, failure)
     raise failure
@@ -331,16 +332,6 @@ def _intend_back(intent: Intent, data: Record) -> Intent:
     return intents.write(
         data, record, ROLLBACK, intent.who, back=intent.back, of=intent.kind, vm_id=intent.vm_id, insist=True
     )
-
-
-def _up_message(context: Context, slice_id: int, text: str) -> Message:
-    record = context.db.get_slice(slice_id) or {"vms": []}
-    workers = sorted({vm["worker_ip"] for vm in record["vms"]})
-    emulated = [ip for ip in workers if context.site.accelerator_of(ip) == "tcg"]
-    borrowed = {vm["worker_ip"]: vm["image_source"] for vm in record["vms"] if vm.get("image_source")}
-    notes = [f"Emulated, since KVM does not work there: {', '.join(emulated)}."] if emulated else []
-    notes += [f"{ip} uses its own {path}, since the manager has no such image." for ip, path in borrowed.items()]
-    return Message(text, code="done", details={"emulated": emulated, "images": borrowed}, hint=" ".join(notes))
 
 
 # -- down

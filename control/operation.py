@@ -82,6 +82,9 @@ class Operation:
         intent: what it is about, as written down. When another operation takes its place in the records, this one ends.
         progress: told of each step.
         stop: once set, no new step is begun.
+
+    Attributes:
+        states: the hosts, as the last attempt saw them in the end.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Operation:
         self.number = intent.number
         self.progress = progress
         self.stop = stop
+        self.states: Mapping[str, HostState] = {}
 
     @property
     def departure(self) -> Interruption | None:
@@ -143,6 +147,7 @@ class Operation:
             time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  spreads load, hides nothing
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s + 0.02)
             self.number = self.context.db.next_operation(above=seen_by_hosts(outcome.errors.values()))
+        self.states = outcome.states
         return outcome
 
     def _once(self, wish: Wish, *, skip_unreachable: bool, only: Iterable[str] | None) -> Outcome:

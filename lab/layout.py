@@ -15,7 +15,8 @@ DEFAULT_NETWORK_NODE = 3
 ORCHESTRATOR_IP = "10.0.10.254"
 INTERNET_MGMT_IP = "10.0.10.253"
 INTERNET_IP = "203.0.113.1"
-UPLINK_IP = "203.0.113.3"
+PROVIDER_IP = "198.51.100.1"
+UPLINK_IP = "198.51.100.3"
 INTERNET_PREFIX = 24
 
 WORKER_USER = "ubuntu"
@@ -35,7 +36,7 @@ class Options:
         cores: Stated number of cores of each host.
         ram_gb: Stated memory of each host.
         disk_gb: Stated disk of each host.
-        uplink: ``own``: the network node has a cable to the internet; ``mgmt``: it
+        uplink: ``own``: the network node has a cable to its provider; ``mgmt``: it
             reaches the internet by a gateway on the management network.
     """
 

@@ -15,6 +15,7 @@ from lab.layout import (
     INTERNET_PREFIX,
     MGMT_PREFIX,
     ORCHESTRATOR_IP,
+    PROVIDER_IP,
     UPLINK_IP,
     Node,
     Options,
@@ -133,7 +134,7 @@ def host_network(node: Node, options: Options, mark: str) -> str:
         lines += [
             f"address add {UPLINK_IP}/{INTERNET_PREFIX} broadcast + dev {UPLINK_CARD}",
             f"link set {UPLINK_CARD} up",
-            f"route add default via {INTERNET_IP} dev {UPLINK_CARD}",
+            f"route add default via {PROVIDER_IP} dev {UPLINK_CARD}",
         ]
     elif node.is_network_node:
         lines.append(f"route add default via {INTERNET_MGMT_IP} dev {MGMT_CARD}")
@@ -153,18 +154,21 @@ def configure_orchestrator(room: Room, mark: str) -> None:
 
 
 def configure_internet(room: Room, options: Options, mark: str) -> None:
-    """Give the internet its addresses.
+    """Give the internet its addresses: what answers is behind the network node's next hop, not beside the node.
 
     It has no route back to the tenants' 10.60.7.0/24, so a packet that leaves the
     network node without address translation gets no answer.
     """
-    lines = [f'link set lo up alias "{mark}"', f"link set {MGMT_CARD} up"]
-    if options.uplink == "own":
-        lines.append(f"address add {INTERNET_IP}/{INTERNET_PREFIX} broadcast + dev {MGMT_CARD}")
-    else:
-        lines.append(f"address add {INTERNET_IP}/32 dev lo")
-        lines.append(f"address add {INTERNET_MGMT_IP}/{MGMT_PREFIX} broadcast + dev {MGMT_CARD}")
-    _batch(room, lines)
+    own, prefix = (PROVIDER_IP, INTERNET_PREFIX) if options.uplink == "own" else (INTERNET_MGMT_IP, MGMT_PREFIX)
+    _batch(
+        room,
+        [
+            f'link set lo up alias "{mark}"',
+            f"link set {MGMT_CARD} up",
+            f"address add {INTERNET_IP}/32 dev lo",
+            f"address add {own}/{prefix} broadcast + dev {MGMT_CARD}",
+        ],
+    )
 
 
 def _cable(port: str, card: str, pid: int, mac: str) -> str:

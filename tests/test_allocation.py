@@ -142,8 +142,9 @@ def test_every_internet_address_but_four_and_then_a_refusal() -> None:
         vms.append(a_vm(vm_id, interfaces=on_400(ip)))
         given.add(ip)
     assert given == {f"10.60.7.{host}" for host in range(3, 255)}
-    with pytest.raises(RefusedError, match="252 are in use"):
+    with pytest.raises(RefusedError, match=r"no address of 10\.60\.7\.0/24 is free for internet access") as caught:
         allocation.choose_internet_address(data, 1, CIDR)
+    assert "252 are in use" in str(caught.value) and "internet.cidr" in caught.value.remedy
 
 
 def test_a_small_internet_subnet() -> None:

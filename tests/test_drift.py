@@ -131,6 +131,8 @@ DIFFERENCES: list[tuple[Resource, Resource, str]] = [
     (RULES, replace(RULES, rules=(SECOND, FIRST)), "order filter -A CR-F -j B, wanted filter -A CR-F -j A"),
     (RULES, replace(RULES, rules=(FIRST, SECOND, SECOND)), "order filter -A CR-F -j B, wanted none"),
     (RULES, replace(RULES, forwarding=()), "forwarding by gw_vlan400 off, wanted on"),
+    (RULES, replace(RULES, is_first=False), "jumps behind rules of others, wanted first"),
+    (replace(GATEWAY, namespace=""), replace(GATEWAY, namespace="", has_ipv6=True), "IPv6 open, wanted closed"),
 ]
 
 
@@ -153,6 +155,7 @@ def test_a_machine_that_did_not_answer_or_sleeps_by_its_own_wish_is_no_drift(sta
 
 def test_what_more_a_node_forwards_and_how_a_machine_is_confined_is_no_drift() -> None:
     assert aspects(RULES, replace(RULES, forwarding=("eth9", "gw_vlan400"))) == ()
+    assert aspects(GATEWAY, replace(GATEWAY, has_ipv6=True)) == (), "in a namespace of its own it leads nowhere"
     later = replace(VM, spec=replace(SPEC, accelerator="kvm", vnc_bind="0.0.0.0", vnet_hdr=False, detach="daemonize"))
     assert aspects(later, SEEN_VM) == ()
 

@@ -605,6 +605,13 @@ def test_a_bridge_is_closed_where_a_slice_has_ports_and_nobody_else_would_miss_i
     assert shared(HostFacts(uplinks=("a", "b"), is_shared=True, is_closed=True)) == ["Closure", "Flows"]
 
 
+def test_why_a_bridge_cannot_be_closed_is_said() -> None:
+    assert rules.why_open(HostFacts(uplinks=("a", "b"))) == "it has more than one uplink (a, b)"
+    assert rules.why_open(HostFacts(uplinks=("a",), is_shared=True)).startswith("others use it too")
+    assert rules.why_open(HostFacts(uplinks=("a", "b"), is_shared=True, is_closed=True)) == ""
+    assert rules.why_open(HostFacts(uplinks=("a",))) == rules.why_open(HostFacts()) == ""
+
+
 def test_the_mark_of_a_bridge_that_was_closed_before_us_says_so() -> None:
     for was_closed in (True, False):
         facts = HostFacts(uplinks=("a",), is_closed=True, was_closed=was_closed)

@@ -129,6 +129,28 @@ def test_no_sign_of_flows_is_an_answer_and_a_switch_that_is_away_is_none() -> No
         assert read(host(NODE), found).flows is None
 
 
+@pytest.mark.parametrize(
+    ("lost", "has_rules"),
+    [
+        ("-A FORWARD", False),
+        ("-A CR-ab12cd34-INPUT", False),
+        ("-A POSTROUTING -m comment", False),
+        ("*nat", None),  # what is no answer says nothing
+        ("-A POSTROUTING -s", True),  # that is somebody else's
+    ],
+)
+def test_rules_that_are_not_in_force_at_each_hook_are_missed(lost: str, has_rules: bool | None) -> None:
+    lines = (Path(__file__).parent / "golden/captured/iptables-rules.txt").read_text().splitlines(keepends=True)
+    lines = [line for line in lines if "0000beef" not in line]
+    assert read(host(NODE), answers(rules="".join(lines))).has_rules is True
+    kept = "".join(line for line in lines if not line.startswith(lost))
+    assert read(host(NODE), answers(rules=kept)).has_rules is has_rules
+    behind = "".join(lines).replace("-A INPUT", "-A INPUT -j ACCEPT\n-A INPUT", 1)
+    assert read(host(NODE), answers(rules=behind)).has_rules is False
+    assert read(host(NODE), answers(rules="")).has_rules is False
+    assert read(host(WORKER), answers()).has_rules is None
+
+
 def test_a_figure_that_makes_no_sense_is_not_known_and_the_rest_counts() -> None:
     report = read(host(WORKER), answers(processors="?", memory="MemTotal: 5 kB\n", space="x", boot=""))
     assert (report.all_ticks, report.ram_mib, report.disk_gib, report.boot_id) == (0, None, None, "")
@@ -147,7 +169,7 @@ def test_a_worker_is_asked_less_than_the_network_node() -> None:
     names = [step.name for step in questions(host(WORKER)).observe]
     assert names == ["boot", "processors", "memory", "space", "machines", "flows"]
     plan = questions(host(NODE))
-    assert [step.name for step in plan.observe] == [*names, "servers"]
+    assert [step.name for step in plan.observe] == [*names, "servers", "rules"]
     assert (plan.operation, plan.stages) == (0, ())  # it takes no lock and changes nothing
 
 

@@ -96,7 +96,7 @@ def test_captured_answers_of_a_real_node() -> None:
     assert {port.device: port.tag for port in state.of(Port) if port.mark} == {"gw_vlan400": 400, "tap_1001_eth0": 400}
     assert [tap.device for tap in state.of(Tap) if tap.mark] == ["tap_1001_eth0"]
     assert (state.facts.datapath, state.facts.has_bridge, state.facts.has_uplink) == ("netdev", True, True)
-    assert (state.facts.uplink, state.facts.next_hop, state.facts.forwards) == ("up0", "203.0.113.1", False)
+    assert (state.facts.uplink, state.facts.forwards) == ("up0", False)
     assert state.facts.connected == {"trunk1": ("10.0.10.0/24",), "up0": ("203.0.113.0/24",)}
 
 
@@ -138,6 +138,12 @@ def test_our_rules_are_one_object() -> None:
     (firewall,) = seen(rules=text("iptables-rules.txt")).of(Firewall)
     assert firewall.mark == mark(SHARED, None, "400") and len(firewall.rules) == 9
     assert firewall.forwarding == ("gw_vlan400",)
+    assert not firewall.is_first, "another installation's jump stands before ours"
+    alone = "".join(line for line in text("iptables-rules.txt").splitlines(True) if "0000beef" not in line)
+    (firewall,) = seen(rules=alone).of(Firewall)
+    assert firewall.is_first
+    accepts = alone.replace("*nat\n", "*nat\n-A POSTROUTING -j ACCEPT\n")
+    assert not seen(rules=accepts).of(Firewall)[0].is_first
     assert seen(rules="").of(Firewall) == []
 
 

@@ -21,7 +21,7 @@ from cloudrepo.settings import Settings
 from cloudrepo.stages import NETWORK_GATE, StageBuilder
 from worlds import NODE, World, host, mark
 
-FACTS = HostFacts(datapath="system", has_bridge=True, uplinks=("trunk0",), uplink="up0", next_hop="203.0.113.1")
+FACTS = HostFacts(datapath="system", has_bridge=True, uplinks=("trunk0",), uplink="up0")
 FULL = World(links={100: (10,), 101: (11,)}, internet=(101,), vms={1001: (400, 100), 1002: (None, 101)})
 DISK = Disk(vm_id=1001, path="/i/vm1.qcow2", directory="/i/.c/vm-1001", base_dir="/i", mark=mark(1000, 1001, "disk"))
 
@@ -66,7 +66,7 @@ def pick(kind: type[Resource], world: World = FULL) -> Any:
 
 def test_making_goes_from_the_wires_inwards() -> None:
     found = made(wanted())
-    assert list(found) == ["announce", "devices", "servers", "NAT", "machines"]
+    assert list(found) == ["announce", "NAT", "devices", "servers", "forwarding", "machines"]
     names = [step.name for step in found["devices"].steps]
     assert names == ["devices:add", "ports:add"]
 
@@ -75,7 +75,7 @@ def test_taking_away_goes_from_the_machine_outwards() -> None:
     found = gone([*wanted(), DISK])
     assert list(found) == ["stop machines", "stop servers", "remove networks", "remove files"]
     names = [step.name for step in found["remove networks"].steps]
-    assert names == ["nat:no-forwarding", "nat:remove", "devices:remove", "ports:remove"]
+    assert names == ["nat:no-forwarding", "devices:remove", "ports:remove", "nat:remove"]
     files = [step.name for step in found["remove files"].steps]
     assert files[-3:] == ["disk1001:remove", "disk1001:forget", "root:remove"]
 
@@ -200,22 +200,49 @@ def test_stale_addresses_go_and_a_device_in_place_is_not_moved() -> None:
     assert batch.words[:3] == ("ip", "-n", address.namespace) and "address delete 192.168.100.9/24" in batch.stdin
 
 
-def test_nat_is_replaced_in_one_transaction_and_forwarding_is_by_device() -> None:
+def switches(found: dict[str, Stage]) -> list[tuple[str, ...]]:
+    """What each `sysctl` about forwarding sets, as `device=0` or `device=1`."""
+    told = [tuple(word.split("/")[3:] for word in run.words[2:]) for run in runs(found, "sysctl")]
+    return [tuple(f"{device}{what.removeprefix('forwarding')}" for device, what in one) for one in told]
+
+
+def test_rules_are_replaced_in_one_transaction_while_nothing_is_forwarded_from_vlan_400() -> None:
     firewall: Firewall = pick(Firewall)
     found = stages([Change(wanted=firewall, seen=replace(firewall, rules=firewall.rules[:4]))])
-    assert list(found) == ["NAT"]
+    assert list(found) == ["NAT", "forwarding"]
+    assert [step.name for step in every(found)] == ["nat:halt", "nat:add", "nat:forwarding"]
     (restore,) = runs(found, "iptables-restore")
     assert restore.words == ("iptables-restore", "--noflush", "--wait", "10") and "-X" not in restore.stdin
-    (switch,) = runs(found, "sysctl")
-    assert set(switch.words[2:]) == {"net/ipv4/conf/gw_vlan400/forwarding=1", "net/ipv4/conf/up0/forwarding=1"}
+    assert restore.stdin.startswith("*nat"), "what is let through is translated"
+    assert switches(found) == [("gw_vlan400=0",), ("gw_vlan400=1", "up0=1")]
 
 
-def test_forwarding_is_switched_off_again_unless_the_node_forwards_for_everybody() -> None:
+def test_rules_that_were_lost_come_before_the_port_they_are_about() -> None:
+    found = made([one for one in wanted() if isinstance(one, (Firewall, Port, Address))])
+    assert [name for name in found if name != "servers"] == ["NAT", "devices", "forwarding"]
+
+
+def test_an_uplink_that_is_used_no_more_stops_forwarding() -> None:
     firewall: Firewall = pick(Firewall)
-    (switch,) = runs(gone([firewall]), "sysctl")
-    assert switch.words == ("sysctl", "-qw", "net/ipv4/conf/up0/forwarding=0")
+    rules = tuple(
+        (table, tuple("old0" if word == "up0" else word for word in words)) for table, words in firewall.rules
+    )
+    seen = replace(firewall, rules=rules, forwarding=("docker0", "old0", "gw_vlan400"))
+    assert switches(stages([Change(wanted=firewall, seen=seen)])) == [
+        ("gw_vlan400=0", "old0=0"),
+        ("gw_vlan400=1", "up0=1"),
+    ]
+    assert switches(gone([seen])) == [("gw_vlan400=0", "old0=0")]
+
+
+def test_forwarding_is_switched_off_again_by_the_uplink_unless_the_node_forwards_for_everybody() -> None:
+    firewall: Firewall = pick(Firewall)
+    assert switches(gone([firewall])) == [("gw_vlan400=0", "up0=0")]
+    assert runs(gone([firewall]), "sysctl")[0].words[1] == "-qew", "the port may be gone"
     forwards = StageBuilder(host(NODE), replace(FACTS, forwards=True)).build([Change(seen=firewall)])
-    assert all(step.name != "nat:no-forwarding" for stage in forwards for step in stage.steps)
+    assert switches({stage.name: stage for stage in forwards}) == [("gw_vlan400=0",)]
+    flushed = replace(firewall, rules=tuple(one for one in firewall.rules if "-o" not in one[1]))
+    assert switches(gone([flushed])) == [("gw_vlan400=0", "up0=0")]
 
 
 # ---------------------------------------------------------------------------------------- machines

@@ -28,7 +28,7 @@ from worlds import NODE, OURS, WORKER, host, mark, vm
 
 OTHER = "10.0.10.2"
 FACTS = HostFacts(
-    datapath="system", has_bridge=True, uplinks=("trunk0",), uplink="up0", next_hop="203.0.113.1",
+    datapath="system", has_bridge=True, uplinks=("trunk0",), uplink="up0",
     connected={"up0": ("203.0.113.0/24",)},
 )  # fmt: skip
 

@@ -16,10 +16,10 @@ from cloudrepo import isolation
 from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
 from cloudrepo.commands.dnsmasq import Range
 from cloudrepo.commands.openflow import Flow
+from cloudrepo.firewall import internet_firewall
 from cloudrepo.naming import first_cookie, flow_cookie, service_mac
 from cloudrepo.resources import Closure, Firewall, HostFacts, MachineSpec, Nic, Port, Tap
 from cloudrepo.settings import Settings
-from vlan_manager import nat
 from vm_launcher import machine
 from worlds import OURS, lease, mark
 
@@ -138,14 +138,12 @@ def test_ip_takes_our_namespaces_and_shows_them_as_we_read_them() -> None:
 
 def every_nat() -> list[Firewall]:
     settings = Settings.of({})
-    facts = HostFacts(uplink="up0", next_hop="203.0.113.1", connected={"up0": ("203.0.113.0/24",)})
-    same = HostFacts(
-        uplink="eth0", next_hop="10.0.10.254", connected={"eth0": ("10.0.10.0/24",), "docker0": ("172.17.0.0/16",)}
-    )
+    facts = HostFacts(uplink="up0", connected={"up0": ("203.0.113.0/24",)})
+    same = HostFacts(uplink="eth0", connected={"eth0": ("10.0.10.0/24",), "docker0": ("172.17.0.0/16",)})
     shared = mark("shared", None, "400")
     return [
-        nat(shared, "10.60.7.0/24", "10.60.7.1", settings, facts, ["10.0.10.3"]),
-        nat(shared, "10.60.7.0/24", "10.60.7.1", settings, same, ["10.0.10.3"]),
+        internet_firewall(shared, "10.60.7.0/24", "10.60.7.1", settings, facts, ["10.0.10.3"]),
+        internet_firewall(shared, "10.60.7.0/24", "10.60.7.1", settings, same, ["10.0.10.3"]),
     ]
 
 

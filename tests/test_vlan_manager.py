@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from worlds import NODE, OURS, lease, mark
 OWN = HostFacts(
     has_bridge=True,
     uplink="up0",
-    next_hop="203.0.113.1",
     connected={
         "up0": ("203.0.113.0/24",),
         "eth0": ("10.0.10.0/24",),
@@ -25,10 +23,8 @@ OWN = HostFacts(
         "gw_vlan400": ("10.60.7.0/24",),
     },
 )
-SAME = replace(OWN, uplink="eth0", next_hop="10.0.10.254", connected={"eth0": ("10.0.10.0/24",)})
 LINK = mark(1000, None, "100")
 SHARED = mark("shared", None, "400")
-FORWARD, INPUT, OUT = (f"CR-{OURS}-{hook}" for hook in ("FORWARD", "INPUT", "POSTROUTING"))
 
 
 def link(
@@ -46,11 +42,6 @@ def internet(facts: HostFacts = OWN, cidr: str = "10.60.7.0/24", **settings: Any
     return vlan_manager.internet_resources(
         SHARED, cidr, "10.60.7.1", [lease(101, 400)], Settings.of(settings), facts, ["10.0.10.1", NODE]
     )
-
-
-def chain(facts: HostFacts, name: str, **settings: Any) -> list[str]:
-    (firewall,) = [one for one in internet(facts, **settings) if isinstance(one, Firewall)]
-    return [" ".join(words[2:]) for _, words in firewall.rules if words[1] == name]
 
 
 def config(resources: Any) -> list[str]:
@@ -163,56 +154,17 @@ def test_vlan_400_has_its_gateway_in_the_nodes_own_namespace_and_reservations_on
     assert firewall.forwarding == ("gw_vlan400", "up0") and firewall.mark == SHARED
 
 
-def test_out_by_the_uplink_only_and_to_no_other_network_of_the_node() -> None:
-    assert chain(OWN, FORWARD) == [
-        "-i gw_vlan400 -m conntrack --ctstate INVALID -j DROP",
-        "! -s 10.60.7.0/24 -i gw_vlan400 -j DROP",
-        "-d 10.0.10.0/24 -i gw_vlan400 -j DROP",
-        "-d 172.17.0.0/16 -i gw_vlan400 -j DROP",
-        "-s 10.60.7.0/24 -i gw_vlan400 -o up0 -j ACCEPT",
-        "-i gw_vlan400 -j DROP",
-        "-i up0 -o gw_vlan400 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        "-o gw_vlan400 -j DROP",
-    ]
-    assert chain(OWN, INPUT) == [
-        "-d 10.60.7.1/32 -i gw_vlan400 -p icmp -j ACCEPT",
-        "-i gw_vlan400 -j DROP",
-    ]
-    assert chain(OWN, OUT) == ["-s 10.60.7.0/24 -o up0 -j MASQUERADE"]
-
-
-def test_where_the_uplink_is_the_management_network_only_its_next_hop_is_reached() -> None:
-    rules = chain(SAME, FORWARD)
-    hop = rules.index("-d 10.0.10.254/32 -i gw_vlan400 -o eth0 -j ACCEPT")
-    assert rules[hop + 1] == "-d 10.0.10.0/24 -i gw_vlan400 -j DROP"
-    assert rules.index("-s 10.60.7.0/24 -i gw_vlan400 -o eth0 -j ACCEPT") > hop + 1
-    assert not any("203.0.113.1/32" in rule for rule in chain(OWN, FORWARD)), "not needed where nothing is closed"
-
-
-def test_all_jumps_are_marked_and_lead_to_our_chains() -> None:
-    (firewall,) = [one for one in internet() if isinstance(one, Firewall)]
-    jumps = [words for _, words in firewall.rules if not words[1].startswith("CR-")]
-    assert [words[1] for words in jumps] == ["FORWARD", "INPUT", "POSTROUTING"]
-    assert all(words[words.index("--comment") + 1] == str(SHARED) for words in jumps)
-    assert all(words[-1] == f"CR-{OURS}-{words[1]}" for words in jumps)
-
-
-def test_a_host_route_of_the_node_is_closed_too() -> None:
-    facts = replace(OWN, connected={"up0": ("203.0.113.0/24",), "wg0": ("10.9.8.7",)})
-    assert "-d 10.9.8.7/32 -i gw_vlan400 -j DROP" in chain(facts, FORWARD)
-
-
-def test_the_uplink_may_be_set() -> None:
-    assert chain(OWN, OUT, **{"network.uplink": "wan7"}) == ["-s 10.60.7.0/24 -o wan7 -j MASQUERADE"]
-    assert "-d 203.0.113.0/24 -i gw_vlan400 -j DROP" in chain(OWN, FORWARD, **{"network.uplink": "wan7"})
-
-
-def test_no_way_out_is_said() -> None:
-    with pytest.raises(HostError, match="no default route") as error:
-        internet(replace(OWN, uplink="", next_hop=""))
-    assert error.value.host == NODE and "network.uplink" in error.value.remedy
-
-
 def test_a_subnet_the_node_already_uses_is_refused() -> None:
     with pytest.raises(HostError, match=r"overlaps 172\.17\.0\.0/16"):
         vlan_manager.internet_resources(SHARED, "172.17.5.0/24", "172.17.5.1", (), Settings.of({}), OWN, [NODE])
+
+
+def test_vms_whose_address_is_in_another_subnet_are_named() -> None:
+    """After `internet.cidr` was changed their leases could not be served."""
+    with pytest.raises(
+        CloudError, match=r"2 of the VMs with internet access have no address in 10\.60\.8\.0/24"
+    ) as error:
+        vlan_manager.internet_resources(
+            SHARED, "10.60.8.0/24", "10.60.8.1", [lease(101, 400), lease(7, 400)], Settings.of({}), OWN, [NODE]
+        )
+    assert "vm101 has 10.60.7.101" in str(error.value) and "internet.cidr" in error.value.remedy

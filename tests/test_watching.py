@@ -421,6 +421,16 @@ def test_the_network_node_comes_first_also_when_it_rebooted_alone() -> None:
     assert (repair.hosts, repair.vms) == ((NODE,), ())
 
 
+def test_vlan_400_without_its_rules_is_lost_and_other_vlans_are_not() -> None:
+    world = World(slice_of(vm(), vlans=frozenset({100, 400})))
+    fine = report({1001: alive()})
+    assert not world.pass_(a=fine, node=report(has_rules=True)).repairs
+    [repair] = world.pass_(a=fine, node=report(has_rules=False)).repairs
+    assert repair.hosts == (NODE,) and repair.why == "the network node lost VLAN 400"
+    world = World(slice_of(vm(), vlans=frozenset({100})))
+    assert not world.pass_(a=fine, node=report(has_rules=False)).repairs
+
+
 def wired() -> World:
     """One machine on a link, and one on VLAN 400 as well."""
     return World(

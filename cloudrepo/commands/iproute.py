@@ -144,9 +144,9 @@ def parse_groups(text: str) -> tuple[str, ...]:
 
 
 def parse_addresses(text: str, *, namespace: str = "") -> list[Address]:
-    """The devices in an answer of `list_addresses`, `lo` left out; IPv4 addresses only.
+    """The devices in an answer of `list_addresses`, `lo` left out; of IPv6 only whether it is spoken.
 
-    IPv6 link-local addresses come by themselves and are nobody's wish.
+    A device that does has an address: a link-local one comes by itself and is nobody's wish.
     """
     return [
         Address(
@@ -156,6 +156,7 @@ def parse_addresses(text: str, *, namespace: str = "") -> list[Address]:
                 f"{entry['local']}/{entry['prefixlen']}" for entry in row["addr_info"] if entry["family"] == "inet"
             ),
             is_up="UP" in row["flags"],
+            has_ipv6=any(entry["family"] == "inet6" for entry in row["addr_info"]),
             mark=parse_mark(row.get("ifalias")),
         )
         for row in _devices(text)
@@ -174,13 +175,10 @@ def list_routes() -> tuple[str, ...]:
     return ("ip", "-j", "-4", "route", "show")
 
 
-def parse_default_route(text: str) -> tuple[str, str]:
-    """Device and next hop of the default route with the lowest metric; empty texts without one."""
+def parse_default_device(text: str) -> str:
+    """The device of the default route with the lowest metric; an empty text without one."""
     routes = [row for row in _rows(text) if row.get("dst") == "default" and row.get("dev")]
-    if not routes:
-        return "", ""
-    best = min(routes, key=lambda row: int(row.get("metric", 0)))
-    return str(best["dev"]), str(best.get("gateway", ""))
+    return str(min(routes, key=lambda row: int(row.get("metric", 0)))["dev"]) if routes else ""
 
 
 def parse_connected(text: str) -> dict[str, tuple[str, ...]]:

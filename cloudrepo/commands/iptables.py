@@ -32,14 +32,15 @@ def restore() -> tuple[str, ...]:
 
 
 def restore_text(*, remove: Iterable[Rule] = (), add: Iterable[Rule] = ()) -> str:
-    """One transaction a table: jumps and chains of ours away, then the new ones in.
+    """One transaction a table, that of NAT first: jumps and chains of ours away, then the new ones in.
 
     Args:
         remove: rules that are there: jumps are deleted one by one, chains of ours are flushed and removed.
         add: rules that should be. Jumps go in first place, before rules that might accept.
     """
     away, new = list(remove), list(add)
-    tables = dict.fromkeys(table for table, _ in [*away, *new])
+    # what is let through is translated from the first packet on
+    tables = sorted({table for table, _ in [*away, *new]}, key=lambda table: (table != "nat", table))
     return "".join(
         _table_text(table, [r for t, r in away if t == table], [r for t, r in new if t == table]) for table in tables
     )
@@ -104,6 +105,22 @@ def parse_rules(text: str, installation: str) -> list[Rule]:
         raise ValueError(f"the table {table} has no end")
     filled = {(table, words[1]) for table, words in rules if words[0] == "-A"}
     return [(table, words) for table, words in rules if words[0] == "-A" or (table, words[1]) not in filled]
+
+
+def are_first(text: str, installation: str) -> bool:
+    """Whether every jump into a chain of ours is the first rule of the chain it is in, so that nobody accepts before.
+
+    Raises:
+        ValueError: the text is not what `iptables-save` prints.
+    """
+    jumps = [(table, words) for table, words in parse_rules(text, installation) if not _is_ours(words[1])]
+    firsts: dict[tuple[str, str], str] = {}
+    table = ""
+    for line in text.splitlines():
+        table = line[1:].strip() if line.startswith("*") else table
+        if line.startswith("-A "):
+            firsts.setdefault((table, line.split()[1]), line)
+    return all(words == tuple(shlex.split(firsts[table, words[1]])) for table, words in jumps)
 
 
 def _leads_to_us(words: tuple[str, ...], installation: str) -> bool:

@@ -37,9 +37,10 @@ iptables-save | grep 0000beef; ls -lR --full-time /run/cloudrepo-0000beef; cat /
 """
 TAKEN_AWAY = """
 ip link delete foreign0; ip link delete stray0; ip -n INSIDE link delete guest0 || true; ip netns delete ns-dhcp-vlan999
-ovs-vsctl del-port strange0; iptables -F CR-0000beef-FORWARD; iptables -X CR-0000beef-FORWARD
+iptables -D FORWARD -i nobody0 -j ACCEPT || true; ovs-vsctl del-port strange0; iptables -F CR-0000beef-FORWARD; iptables -X CR-0000beef-FORWARD
 rm -r /run/cloudrepo-0000beef
 """
+IN_FRONT = "FORWARD -i nobody0 -j ACCEPT"
 PAUSE = """python3 - DIR <<'X'
 import json, socket, sys
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1] + "/qmp.sock"); f = s.makefile("rw"); f.readline()
@@ -163,13 +164,15 @@ def first_round(scene: Scene) -> list[Drift]:
 def second_round(scene: Scene) -> list[Drift]:
     a, b = scene.a, scene.b
     chain, shared = f"CR-{a.installation}", f"cloudrepo/{a.installation}/shared/-/400"
-    invalid = f"{chain}-FORWARD -i GW -m conntrack --ctstate INVALID -j DROP"
+    untranslated = f"{chain}-FORWARD -i GW -m conntrack ! --ctstate NEW,SNAT -j DROP"
     stale = "kill PID; sleep 0.3; nsenter --net=/run/netns/NS dnsmasq --conf-file=DIR/dnsmasq.conf --log-dhcp"
     jump = f"-m comment --comment {shared} -j {chain}"
     other = f"{a.images}/.cloudrepo-{a.installation}/vm-{b.vms['b3']['vm_id']}/mark.json"
     return [
-        a.on_node("rule", 400, "NAT rules", f"iptables -D {invalid}; iptables -A {invalid}", says="order filter"),
+        a.on_node("rule", 400, "NAT rules", f"iptables -D {untranslated}; iptables -A {untranslated}", says="order filter"),
         a.on_node("rule", 400, "NAT rules", "sysctl -qw net.ipv4.conf.GW.forwarding=0", says="gw_vlan400 off"),
+        a.on_node("rule", 400, "NAT rules", f"iptables -I {IN_FRONT}", says="jumps behind rules of others, wanted"),
+        a.on_node("IPv6", 400, "address", "sysctl -qw net.ipv6.conf.GW.disable_ipv6=0", says="IPv6 open, wanted"),
         a.on_node("NAT", 400, "NAT rules", f"iptables -t nat -D POSTROUTING {jump}-POSTROUTING", says="-A POSTROUTING"),
         a.on_node(
             "NAT", 400, "NAT rules",
@@ -244,6 +247,7 @@ def test_each_of_many_drifts_is_found_named_and_set_right(scene: Scene) -> None:
         after = scene.pids()
         assert {name: after[name] for name in steady} == {name: before[name] for name in steady}, "they only went on"
         assert scene.described() == strangers
+    assert IN_FRONT in scene.cluster.host(NETWORK_NODE, "iptables-save"), "somebody else's rule stays, and comes second"
     foreign = {(one["kind"], one["name"]) for one in scene.report()["objects"] if one["state"] == "foreign"}
     assert foreign >= {
         *(("TAP", "foreign0"), ("namespace", "ns-dhcp-vlan999"), ("port", "strange0"), ("device", "stray0")),
