@@ -122,13 +122,12 @@ class _Way:
         nor is a connection that began while the NAT rule was missing. These two must not leave.
         """
         rule = ("-A", self.chain("FORWARD"))
-        yield (*rule, "!", "-s", self.cidr, "-i", self.port, *_DROP)
         conntrack = ("-i", self.port, "-m", "conntrack")
         yield (*rule, *conntrack, "!", "--ctstate", "NEW,SNAT", *_DROP)
         yield (*rule, *conntrack, "!", "--ctstate", "SNAT", "--ctstatus", "CONFIRMED", *_DROP)
         if _holds(closed, self.dns):
             for words in self._dns("-i", self.port, "-o", self.uplink):
-                yield (*rule, *words)
+                yield (*rule, "-s", self.cidr, *words)
         for network in closed:
             yield (*rule, "-d", str(network), "-i", self.port, *_DROP)
         yield (*rule, "-s", self.cidr, "-i", self.port, "-o", self.uplink, *_ACCEPT)

@@ -140,14 +140,16 @@ def every_nat() -> list[Firewall]:
     settings = Settings.of({})
     facts = HostFacts(uplink="up0", connected={"up0": ("203.0.113.0/24",)})
     same = HostFacts(uplink="eth0", connected={"eth0": ("10.0.10.0/24",), "docker0": ("172.17.0.0/16",)})
+    own_dns = Settings.of({"internet.dns": "10.60.7.1", "network.deny": ["10.0.0.0/8", "192.168.7.9"]})
     shared = mark("shared", None, "400")
     return [
         internet_firewall(shared, "10.60.7.0/24", "10.60.7.1", settings, facts, ["10.0.10.3"]),
         internet_firewall(shared, "10.60.7.0/24", "10.60.7.1", settings, same, ["10.0.10.3"]),
+        internet_firewall(shared, "10.60.7.0/24", "10.60.7.1", own_dns, facts, ["10.0.10.3"]),
     ]
 
 
-@pytest.mark.parametrize("firewall", every_nat(), ids=["own uplink", "uplink is management"])
+@pytest.mark.parametrize("firewall", every_nat(), ids=["own uplink", "uplink is management", "own DNS"])
 @pytest.mark.cost(seconds=1)
 def test_iptables_saves_our_rules_in_the_words_we_wanted(firewall: Firewall) -> None:
     """Else every look at the node would see a difference. Others' rules stay, in place and after."""

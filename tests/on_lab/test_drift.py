@@ -37,7 +37,8 @@ iptables-save | grep 0000beef; ls -lR --full-time /run/cloudrepo-0000beef; cat /
 """
 TAKEN_AWAY = """
 ip link delete foreign0; ip link delete stray0; ip -n INSIDE link delete guest0 || true; ip netns delete ns-dhcp-vlan999
-iptables -D FORWARD -i nobody0 -j ACCEPT || true; ovs-vsctl del-port strange0; iptables -F CR-0000beef-FORWARD; iptables -X CR-0000beef-FORWARD
+iptables -D FORWARD -i nobody0 -j ACCEPT; ovs-vsctl del-port strange0
+iptables -F CR-0000beef-FORWARD; iptables -X CR-0000beef-FORWARD
 rm -r /run/cloudrepo-0000beef
 """
 IN_FRONT = "FORWARD -i nobody0 -j ACCEPT"
@@ -164,12 +165,12 @@ def first_round(scene: Scene) -> list[Drift]:
 def second_round(scene: Scene) -> list[Drift]:
     a, b = scene.a, scene.b
     chain, shared = f"CR-{a.installation}", f"cloudrepo/{a.installation}/shared/-/400"
-    untranslated = f"{chain}-FORWARD -i GW -m conntrack ! --ctstate NEW,SNAT -j DROP"
+    first = f"{chain}-FORWARD -i GW -m conntrack ! --ctstate NEW,SNAT -j DROP"
     stale = "kill PID; sleep 0.3; nsenter --net=/run/netns/NS dnsmasq --conf-file=DIR/dnsmasq.conf --log-dhcp"
     jump = f"-m comment --comment {shared} -j {chain}"
     other = f"{a.images}/.cloudrepo-{a.installation}/vm-{b.vms['b3']['vm_id']}/mark.json"
     return [
-        a.on_node("rule", 400, "NAT rules", f"iptables -D {untranslated}; iptables -A {untranslated}", says="order filter"),
+        a.on_node("rule", 400, "NAT rules", f"iptables -D {first}; iptables -A {first}", says="order filter"),
         a.on_node("rule", 400, "NAT rules", "sysctl -qw net.ipv4.conf.GW.forwarding=0", says="gw_vlan400 off"),
         a.on_node("rule", 400, "NAT rules", f"iptables -I {IN_FRONT}", says="jumps behind rules of others, wanted"),
         a.on_node("IPv6", 400, "address", "sysctl -qw net.ipv6.conf.GW.disable_ipv6=0", says="IPv6 open, wanted"),
