@@ -118,7 +118,7 @@ def test_a_vm_in_no_database_is_launched_reached_and_stopped(lab: Lab, executor:
     assert {tap_name(4001, name) for name in ("eth0", "eth1", "eth2")} <= set(taps)
     assert _host(lab, WORKER, "ovs-vsctl", "get", "Port", "tap_4001_eth2", "tag").strip() == "777"
 
-    wait_until(lambda: "192.168.77." in _guest(executor, 4001, "ip", "-4", "addr", "show", "eth2").out, 30, "a lease")
+    wait_until(lambda: "192.168.77." in _guest(executor, 4001, "ip", "-4", "addr", "show", "eth2").out, 120, "a lease")
     assert _guest(executor, 4001, "ping", "-c", "2", "-W", "2", "192.168.77.1").status == 0
     # Nobody is known to VLAN 400's server, so it gives no address: the guest takes the one it was designed with.
     setup = "ip addr add 10.60.7.101/24 dev eth0 && ip route add default via 10.60.7.1"
