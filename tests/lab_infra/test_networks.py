@@ -15,7 +15,7 @@ from lab.namespaces import Room
 from lab.record import INTERNET, LAB, ORCHESTRATOR, Record
 
 pytestmark = pytest.mark.lab
-_OURS = [ipaddress.IPv4Network(text) for text in ("10.0.10.0/24", "198.51.100.0/24")]
+_OURS = [ipaddress.IPv4Network(text) for text in ("10.0.10.0/24", "100.64.0.0/24")]
 
 
 def rooms(lab: Lab) -> list[Room]:
@@ -42,7 +42,7 @@ def test_no_namespace_has_a_route_beyond_the_lab(lab: Lab) -> None:
         for route in ip_json(room, "route", "show", "table", "main"):
             if route["dst"] == "default":
                 assert room.name == "10.0.10.3", f"{room.name}: {route}"
-                assert route["gateway"] == "198.51.100.1"
+                assert route["gateway"] == "100.64.0.1"
             else:
                 network = ipaddress.IPv4Network(str(route["dst"]))
                 assert any(network.subnet_of(ours) for ours in _OURS), f"{room.name}: {route}"
