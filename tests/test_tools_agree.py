@@ -50,7 +50,10 @@ ovs-vsctl add-br br-int -- set bridge br-int datapath_type=netdev
 #: The switch is killed and started again; ovs-vsctl waits until it is as the database says.
 OVS_KILLED = """
 kill -9 $(cat /run/openvswitch/b.pid)
-ovs-vswitchd --pidfile=/run/openvswitch/b.pid --detach --log-file={directory}/c.log >/dev/null 2>&1
+for _ in $(seq 100); do  # until the killed one has let go of its files
+    ovs-vswitchd --pidfile=/run/openvswitch/b.pid --detach --log-file={directory}/c.log >/dev/null 2>&1 && break
+    sleep 0.1
+done
 ovs-vsctl --timeout=20 set bridge br-int other_config:a=b
 """
 OVS_END = "kill $(cat /run/openvswitch/b.pid) $(cat /run/openvswitch/a.pid)"

@@ -136,10 +136,10 @@ class Cluster:
         socket = f"{machine_dir(self.api.site.installation, vm_id)}/agent.sock"
         with self.api.executor.open_serial(vm["worker_ip"], socket) as channel:
             agent = GuestAgent(channel)
-            agent.wait(60)
+            agent.wait(240)
             return agent.run(words, timeout_s=timeout_s)
 
-    def wait_for_address(self, vm_id: int, interface: str, seconds: float = 60) -> str:
+    def wait_for_address(self, vm_id: int, interface: str, seconds: float = 180) -> str:
         """The IPv4 address a guest's interface got; fails when it gets none."""
 
         def address() -> str:

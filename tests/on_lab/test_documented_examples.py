@@ -69,7 +69,7 @@ from cloudrepo.guest_agent import GuestAgent
 success, target = orchestrator.console_target("admin", "vm1")
 with executor.open_serial(target["worker_ip"], target["agent_socket"]) as channel:
     agent = GuestAgent(channel)
-    agent.wait(90)
+    agent.wait(240)
     script = 'for n in $(seq 60); do ping -q -c 1 -W 1 "$1" && exec fetch "$2"; sleep 1; done; exit 9'
     words = ("sh", "-c", script, "sh", "192.168.100.11", "http://203.0.113.1/")
     found = {"both": agent.run(words, timeout_s=90).status}

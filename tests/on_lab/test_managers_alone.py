@@ -48,7 +48,7 @@ def _host(lab: Lab, ip: str, *words: str) -> str:
 def _guest(executor: RemoteExecutor, vm_id: int, *words: str) -> GuestResult:
     with executor.open_serial(WORKER, f"{machine_dir(NOBODY, vm_id)}/agent.sock") as channel:
         agent = GuestAgent(channel)
-        agent.wait(60)
+        agent.wait(240)
         return agent.run(words)
 
 
