@@ -78,7 +78,7 @@ def neighbours(clusters: Callable[..., Cluster]) -> Iterator[Neighbours]:
     cluster.ok("deploy_slice", "admin", made["id"])
     found = Neighbours(cluster, made, (first, second, third))
     for number in range(3):
-        assert cluster.wait_for_address(found.id(number), "eth0", 90) == found.end(number)["ip_config"]["ip"]
+        assert cluster.wait_for_address(found.id(number), "eth0", 180) == found.end(number)["ip_config"]["ip"]
     found.know_each_other()
     yield found
     cluster.ok("delete_slice", "admin", made["id"])

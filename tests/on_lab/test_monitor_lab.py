@@ -208,10 +208,10 @@ def test_each_host_loses_its_power_under_load_and_everything_comes_back_without_
         assert monitored.worker(ip)["state"] == UP
     assert str(other["id"]) not in cluster.api.db.data["slices"]
     assert len(monitored.events("worker.down")) == len(monitored.events("worker.rebooted")) == 3
-    assert cluster.wait_for_address(made["vm2"], "eth1", 90) == peer
-    third = cluster.wait_for_address(made["vm3"], "eth1", 90)
-    cluster.wait_for_address(made["vm1"], "eth1", 90)
-    cluster.wait_for_address(made["vm1"], "eth0", 90)
+    assert cluster.wait_for_address(made["vm2"], "eth1", 180) == peer
+    third = cluster.wait_for_address(made["vm3"], "eth1", 180)
+    cluster.wait_for_address(made["vm1"], "eth1", 180)
+    cluster.wait_for_address(made["vm1"], "eth0", 180)
     assert cluster.pings(made["vm1"], peer) and cluster.pings(made["vm2"], third)
     assert cluster.pings(made["vm1"], "10.60.7.1")
 
