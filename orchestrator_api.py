@@ -29,6 +29,7 @@ from control import (
     lifecycle,
     links,
     mending,
+    path,
     rebuild,
     recovery,
     repair,
@@ -447,6 +448,11 @@ class OrchestratorAPI:
     def verify(self, slice_id: int | None = None, *, username: str | None = None) -> Any:
         """Prove on the wire who hears whom; see docs/verify.md for the keys."""
         return verify.to_dict(verify.verify(self.context, slice_id))
+
+    @_answers
+    def path(self, username: str, start: str, end: str) -> Any:
+        """The hops from one NIC (`VM:IF`) to another, or to `gateway` or `dhcp`; see docs/verify.md for the keys."""
+        return path.look(self.context, self._usable("path", username), username, start, end)
 
     @_changes
     def drift_fix(

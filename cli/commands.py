@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
-    *("restart-policy", "user", "link", "image"),
+    *("restart-policy", "user", "link", "image", "path"),
     *slice_commands.NAMES,
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -268,6 +268,19 @@ def verify_(
     return show_verification(_installation(context), slice, Screen(sys.stderr if as_json else None), as_json=as_json)
 
 
+@app.command()
+def path(
+    context: typer.Context,
+    start: Annotated[str, typer.Argument(metavar="VM:IF", help="A NIC: VM by id or name, and interface.")],
+    end: Annotated[str, typer.Argument(metavar="VM:IF", help="Another one, or `gateway` or `dhcp`.")],
+    as_json: Json = False,
+) -> int:
+    """Show the way from one NIC to another, hop by hop, and where it breaks; status 1 when it does."""
+    from cli.path import show_path
+
+    return show_path(_installation(context), start, end, Screen(), as_json=as_json)
+
+
 # -- guests ------------------------------------------------------------------------------
 
 
@@ -390,7 +403,7 @@ def lint() -> int:
 
 @app.command(context_settings=_PASS_ON)
 def bench(context: typer.Context) -> int:
-    """Measure: `bench deploy`, `bench monitor`, `bench state`."""
+    """Measure: `bench deploy`, `bench monitor`, `bench state`, `bench verify`."""
     from cli.testing import run_bench
 
     return run_bench(context.args)

@@ -61,13 +61,23 @@ def _by_pair(violations: list[dict[str, Any]]) -> dict[tuple[str, str, bool], li
     return pairs
 
 
+def _show_hop(screen: Screen, one: dict[str, Any]) -> None:
+    """Where it breaks, and what a person can type there."""
+    if one["hop"]:
+        screen.line("          at ", one["hop"])
+    for command in one["commands"][:1]:
+        screen.line((f"          {command}", FAINT))
+
+
 def _show(screen: Screen, found: dict[str, Any]) -> None:
     for text in dict.fromkeys(one["text"] for one in found["violations"] if not one["reach"]):
         screen.line(("violated  ", BAD), text)
+        _show_hop(screen, next(one for one in found["violations"] if one["text"] == text))
     for (sender, listener, heard), ones in _by_pair(found["violations"]).items():
         verb = "reaches" if heard else "does not reach"
         kinds = ", ".join(one["kind"] for one in ones)
         screen.line(("violated  ", BAD), f"{sender} {verb} {listener}", (f"  {kinds}", FAINT))
+        _show_hop(screen, ones[0])
     for text in found["unproven"]:
         screen.line(("unproven  ", FAINT), text)
     for ip, why in found["unreachable"].items():
@@ -77,6 +87,8 @@ def _show(screen: Screen, found: dict[str, Any]) -> None:
         return
     sizes = f"{count(found['nics'], 'NIC')}, {count(found['frames'], 'frame')} in {found['seconds']:.1f} s"
     proof = f"{found['heard']} heard where they must be, {found['not_heard']} not heard where they must not"
+    if found["evidence"]:
+        screen.line((f"evidence: {found['evidence']}", FAINT))
     screen.line(
         (f"{count(len(found['violations']), 'violation')}: {sizes}; {proof}.", GOOD if _status(found) == 0 else BAD)
     )

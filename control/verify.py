@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cloudrepo.allocation import internet_gateway
 from cloudrepo.errors import CloudError, RefusedError
-from cloudrepo.naming import dhcp_namespace, dhcp_port, gateway_port, tap_name
+from cloudrepo.naming import tap_name
 from cloudrepo.state import find_slice
-from cloudrepo.verification import presence, stage, verdicts
-from cloudrepo.verification.cast import nics_of, services_of
+from cloudrepo.verification import breaks, presence, stage, verdicts
+from cloudrepo.verification.cast import nics_of
 from cloudrepo.verification.ground import Ground
 from cloudrepo.verification.stage import Stage
 from cloudrepo.verification.verdicts import Result, Violation
-from control import wire
+from control import ends, evidence, path, wire
 from control.context import Context, Record
 
 
@@ -30,6 +29,7 @@ class Verification:
         frames: how many frames were sent.
         unreachable: hosts that did not answer, and why.
         seconds: how long it took.
+        evidence: the file that holds all of it; "" = none was written.
     """
 
     result: Result = field(default_factory=Result)
@@ -37,6 +37,7 @@ class Verification:
     frames: int = 0
     unreachable: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    evidence: str = ""
 
     @property
     def violations(self) -> list[Violation]:
@@ -54,8 +55,10 @@ def verify(context: Context, slice_id: int | None = None) -> Verification:
     context.db.refresh()
     records = [record for record in context.db.data["slices"].values() if record["status"] == "running"]
     _require_running(context, slice_id)
-    found = _Proof(context, records).found(slice_id)
+    proof = _Proof(context, records)
+    found = proof.found(slice_id)
     found.seconds = time.monotonic() - began
+    proof.keep(found)
     return found
 
 
@@ -82,26 +85,39 @@ class _Proof:
         self.context = context
         self.node = settings.network.node
         self.nics = [nic for nic in nics_of(records, tap_name) if nic.is_held and nic.wire is not None]
-        self.services = services_of(
-            records,
-            has_gateways=settings.links.gateway,
-            internet_gateway=internet_gateway(settings.internet.cidr),
-            names={"gateway": gateway_port, "DHCP server": dhcp_port},
-            namespace=dhcp_namespace,
-        )
+        self.services = ends.services(settings, records)
         self.unreachable: dict[str, str] = {}
+        self.run: wire.Run | None = None  # the last one
 
     def found(self, slice_id: int | None) -> Verification:
         """Look, send, judge; what went wrong is tried once more."""
         grounds = self._survey() if self.nics else {}
         setting = self._stage(grounds)
-        result, sent = self._run(setting, grounds, slice_id) if grounds else (Result(), 0)
+        if not grounds:
+            return Verification(nics=len(self.nics), unreachable=self.unreachable)
+        run = wire.Run(self.context.site, setting, grounds)
+        result = self._judged(run, slice_id)
         if any(not one.was_heard for one in result.violations):
-            again, _ = self._run(setting, grounds, slice_id)
-            result = _in_both(result, again)
+            run = wire.Run(self.context.site, setting, grounds)
+            result = _in_both(result, self._judged(run, slice_id))
         static = self._static(grounds)
         result.violations[:0] = [one for one in static if slice_id is None or one.concerns(slice_id)]
+        if result.violations:
+            self._explain(result, run)
+        self.run = run
+        sent = sum(1 for one in run.probes if slice_id in (None, one.sender.slice_id))
         return Verification(result=result, nics=len(self.nics), frames=sent, unreachable=self.unreachable)
+
+    def keep(self, found: Verification) -> None:
+        """Write the evidence; that it cannot be written is said, and no reason to keep the verdict back."""
+        if self.run is None:
+            return
+        run = self.run
+        try:
+            document = evidence.document(to_dict(found), run.stage, run.grounds, run.probes, run.heard)
+            found.evidence = str(evidence.write(self.context, document))
+        except CloudError as error:
+            found.result.unproven.append(f"no evidence was kept: {error}")
 
     def _survey(self) -> dict[str, Ground]:
         """The hosts that have a part and answer."""
@@ -127,16 +143,28 @@ class _Proof:
             cidr=settings.internet.cidr,
         )
 
-    def _run(self, setting: Stage, grounds: Mapping[str, Ground], slice_id: int | None) -> tuple[Result, int]:
+    def _judged(self, run: wire.Run, slice_id: int | None) -> Result:
         """Send everything once; a host that fails then is as one that never answered."""
-        run = wire.Run(self.context.site, setting, grounds)
         run.play()
         for ip, error in run.failed.items():
             self.unreachable[ip] = str(error)
         sent = [probe for probe in run.probes if probe.sender.host not in run.failed]
-        places = {ear: place for ear, place in setting.places.items() if ear[0] not in run.failed}
-        result = verdicts.judge(sent, run.heard, places, setting.wires, setting.around, slice_id)
-        return result, sum(1 for one in sent if slice_id in (None, one.sender.slice_id))
+        places = {ear: place for ear, place in run.stage.places.items() if ear[0] not in run.failed}
+        return verdicts.judge(sent, run.heard, places, run.stage.wires, run.stage.around, slice_id)
+
+    def _explain(self, result: Result, run: wire.Run) -> None:
+        """Say of each violation at which hop it breaks."""
+        scene = breaks.Scene(
+            grounds=run.grounds,
+            wires=run.stage.wires,
+            places=run.stage.places,
+            probes={one.number: one for one in run.probes},
+            heard=run.heard,
+            installation=self.context.site.installation,
+        )
+        ways = breaks.ways(scene, result.violations)
+        questions = [question for way in ways.values() for question in way.questions()]
+        breaks.explain(scene, result.violations, ways, path.ask(self.context.site, questions))
 
     def _static(self, grounds: Mapping[str, Ground]) -> list[Violation]:
         """What needs no frame to be seen."""
@@ -188,4 +216,5 @@ def to_dict(found: Verification) -> Record:
         "guests": found.result.guests,
         "unreachable": found.unreachable,
         "seconds": round(found.seconds, 3),
+        "evidence": found.evidence,
     }

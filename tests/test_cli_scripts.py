@@ -86,6 +86,7 @@ def test_the_commands_for_programs_are_found() -> None:
         "state",
         "user",
         "verify",
+        "path",
         "link",
     }
 

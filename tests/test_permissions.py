@@ -48,6 +48,7 @@ POLICY = {
     "cluster_status": "all all all",
     "drift": "none all all",
     "verify": "none all all",
+    "path": "own all all",
     "add_image": "own own own",
     "list_images": "all all all",
     "remove_image": "own students all",
@@ -91,6 +92,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "hand_over": (slice_id, "deploy"),
         "console_target": (vm_id,),
         "vnc_target": (vm_id,),
+        "path": (f"{vm_id}:eth0", "gateway"),
     }
     by_user: dict[str, tuple[Any, ...]] = {
         "remove_user": (owner,),

@@ -238,6 +238,14 @@ def test_on_a_wire_without_a_server_any_offer_is_a_violation() -> None:
     assert text.startswith("a DHCP server (192.168.100.66, MAC 02:00:00:00:00:66) offers e:eth1")
 
 
+def test_whose_a_server_is_is_not_judged_while_the_network_node_is_silent() -> None:
+    story = Story()
+    offered(story, A, ("02:00:00:00:00:66", "192.168.100.9"))
+    assert len(story.texts()) == 2
+    story.wires = [replace(wire, is_known=False) for wire in story.wires]
+    assert story.texts() == []
+
+
 def claimed(story: Story, ear: tuple[str, str], ip: str, mac: str) -> None:
     story.heard.claims.append(Claim(ear=ear, is_sent=PLACES[ear].is_fed, mac=mac, ip=ip))
 

@@ -185,7 +185,6 @@ def test_services_come_from_records_alone() -> None:
     assert services() == [
         "gw_vlan100 ns-dhcp-vlan100 192.168.100.1",
         "dhcp_v100 ns-dhcp-vlan100",
-        "gw_vlan101 ns-dhcp-vlan101 192.168.101.1",
         "gw_vlan400  10.60.7.1",
         "dhcp_v400 ns-dhcp-vlan400",
     ]

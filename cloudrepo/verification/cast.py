@@ -68,12 +68,14 @@ class Wire:
         vlan: its number.
         nics: those of guests that are there now.
         gateway, server: our services there, if it has them.
+        is_known: the network node has said which services are there.
     """
 
     vlan: int
     nics: Sequence[Nic]
     gateway: Nic | None = None
     server: Nic | None = None
+    is_known: bool = True
 
     @property
     def services(self) -> list[Nic]:
@@ -152,19 +154,20 @@ def services_of(
     for record in records:
         online = online or any(one.get("vlan_id") == INTERNET_VLAN for vm in record["vms"] for one in vm["interfaces"])
         for link in record["links"]:
+            if not link.get("dhcp", True):
+                continue  # a plain wire
             vlan = link["vlan_id"]
             if has_gateways:
                 add(record["slice_id"], vlan, "gateway", namespace(vlan), str(link["gateway_ip"]))
-            if link.get("dhcp", True):
-                add(record["slice_id"], vlan, "DHCP server", namespace(vlan))
+            add(record["slice_id"], vlan, "DHCP server", namespace(vlan))
     if online:
         add(0, INTERNET_VLAN, "gateway", "", internet_gateway)
         add(0, INTERNET_VLAN, "DHCP server", namespace(INTERNET_VLAN))
     return found
 
 
-def wires_of(nics: Iterable[Nic], services: Iterable[Nic]) -> list[Wire]:
-    """All VLANs that have an end, with those ends that are there."""
+def wires_of(nics: Iterable[Nic], services: Iterable[Nic], *, is_known: bool = True) -> list[Wire]:
+    """All VLANs that have an end, with those ends that are there; `is_known` as of a wire."""
     by_vlan: dict[int, list[Nic]] = {}
     for nic in nics:
         if nic.wire is not None and nic.is_held:
@@ -176,6 +179,7 @@ def wires_of(nics: Iterable[Nic], services: Iterable[Nic]) -> list[Wire]:
             nics=tuple(ends),
             gateway=serving.get((vlan, "gateway")),
             server=serving.get((vlan, "DHCP server")),
+            is_known=is_known,
         )
         for vlan, ends in sorted(by_vlan.items())
     ]

@@ -66,7 +66,7 @@ def build(
     )
     places = {place.ear: place for place in _places(present, serving, grounds, edges)}
     return Stage(
-        wires=wires_of(present, serving),
+        wires=wires_of(present, serving, is_known=node in grounds),
         around=around,
         places=places,
         node=_named(node, "the network node") if node in grounds else None,

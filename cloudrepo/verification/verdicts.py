@@ -241,7 +241,10 @@ class _Court:
         """Which DHCP servers answer, and with what."""
         if not probe.shape.is_question or probe.sender.wire not in self.wires:
             return
-        server = self.wires[probe.sender.wire].server
+        wire = self.wires[probe.sender.wire]
+        server = wire.server
+        if not wire.is_known or (server is not None and server.ear not in self.places):
+            return  # the network node did not answer: nobody knows which server is ours
         offers = [one for one in self.heard.offers.get(probe.number, []) if self._is_for(one, probe)]
         ours = [one for one in offers if server is not None and one.mac == server.mac]
         for one in {each.mac: each for each in offers if each not in ours}.values():

@@ -58,7 +58,8 @@ class Seed:
     Attributes:
         host: where it is.
         wrong, right: what is done there, and what takes it back; each a list of words.
-        named: what one of the violations must say.
+        named: what one of the violations must say (a pattern).
+        hop: where it breaks, as that violation says (a pattern).
         concerned: NICs, services or devices of which each violation must name one.
         drifts: it is taken back by `drift --fix` instead.
     """
@@ -67,6 +68,7 @@ class Seed:
     wrong: tuple[Words, ...]
     right: tuple[Words, ...] = ()
     named: str
+    hop: str
     concerned: tuple[str, ...]
     drifts: bool = False
 
@@ -116,6 +118,7 @@ def untagged(lesson: Lesson) -> Seed:
         wrong=(_port(end.tap, "clear", "tag"),),
         right=(_tag(end, end.vlan),),
         named=f"reaches a:eth1 and must not .*{end.tap} on {end.host}",
+        hop=rf"port {end.tap} on {end.host}: it has no tag",
         concerned=("a:eth1",),
     )
 
@@ -128,6 +131,7 @@ def wrong_tag(lesson: Lesson) -> Seed:
         wrong=(_tag(end, 999),),
         right=(_tag(end, end.vlan),),
         named="a:eth1 does not reach b:eth1",
+        hop=rf"port {end.tap} on {end.host}: its tag is 999, and should be {end.vlan}",
         concerned=("a:eth1",),
     )
 
@@ -140,6 +144,7 @@ def foreign_slice(lesson: Lesson) -> Seed:
         wrong=(_tag(end, other.vlan),),
         right=(_tag(end, end.vlan),),
         named="d:eth1 reaches a:eth1 and must not",
+        hop=rf"port {end.tap} on {end.host}: its tag is {other.vlan}, and should be {end.vlan}",
         concerned=("a:eth1",),
     )
 
@@ -153,6 +158,7 @@ def missing_trunk_vlan(lesson: Lesson) -> Seed:
         wrong=(_port("eth1", "set", f"trunks={','.join(map(str, sorted(others)))}"),),
         right=(_port("eth1", "clear", "trunks"),),
         named="a:eth1 does not reach b:eth1",
+        hop=rf"uplink eth1 on {end.host}: it does not carry VLAN {end.vlan}",
         concerned=("a:eth1", f"VLAN {end.vlan}"),
     )
 
@@ -166,6 +172,7 @@ def second_server(lesson: Lesson) -> Seed:
         wrong=(_script(ROGUE, str(end.vlan), server),),
         right=(_script(ROGUE_ENDS),),
         named=rf"a second DHCP server \({server}\.250, MAC .*\) offers d:eth1",
+        hop=rf"rogue0 on {end.host}, in namespace rogue",
         concerned=("rogue0", "second DHCP server"),
     )
 
@@ -187,6 +194,7 @@ def swapped(lesson: Lesson) -> Seed:
         wrong=(_tag(first, second.vlan), _tag(second, first.vlan)),
         right=(_tag(first, first.vlan), _tag(second, second.vlan)),
         named="a:eth1 reaches b:eth2 and must not",
+        hop=rf"port {second.tap} on {second.host}: its tag is {first.vlan}, and should be {second.vlan}",
         concerned=("b:eth1", "b:eth2"),
     )
 
@@ -199,6 +207,7 @@ def small_mtu(lesson: Lesson) -> Seed:
         wrong=(("ip", "link", "set", "eth1", "mtu", "1200"),),
         right=(("ip", "link", "set", "eth1", "mtu", "1500"),),
         named=r"a:eth1 does not reach b:eth1 \(broadcast of full size",
+        hop=rf"uplink eth1 on {end.host}: its MTU is 1200",
         concerned=("of full size",),
     )
 
@@ -211,6 +220,7 @@ def dead_tap(lesson: Lesson) -> Seed:
         wrong=(("ip", "link", "set", end.tap, "down"),),
         right=(("ip", "link", "set", end.tap, "up"),),
         named="d:eth1 does not reach e:eth0",
+        hop=rf"TAP {end.tap} on {end.host}: it is switched off",
         concerned=("e:eth0",),
     )
 
@@ -223,6 +233,7 @@ def wide_nat(lesson: Lesson) -> Seed:
         wrong=(("iptables", "-t", "nat", "-I", *rule),),
         right=(("iptables", "-t", "nat", "-D", *rule),),
         named="NAT is wider than VLAN 400: what 10.60.8.0 sends leaves eth2",
+        hop=rf"NAT rules of {NETWORK_NODE}",
         concerned=("NAT is wider",),
     )
 
@@ -235,6 +246,7 @@ def route_to_management(lesson: Lesson) -> Seed:
         wrong=(("iptables", "-I", *rule),),
         right=(("iptables", "-D", *rule),),
         named="a:eth0 reaches eth0 of 10.0.10.1 and must not .IPv4 to the host 10.0.10.1",
+        hop=rf"forwarding of 10.0.10.1|forwarding of {NETWORK_NODE}",
         concerned=("IPv4 to the host",),
     )
 
@@ -247,6 +259,7 @@ def missing_flow(lesson: Lesson) -> Seed:
         host=end.host,
         wrong=(("ovs-ofctl", "-O", "OpenFlow13", "--strict", "del-flows", BRIDGE, flow),),
         named="a:eth1 does not reach b:eth1",
+        hop=rf"flows br-int on {end.host}: it is dropped by the flow priority 10",
         concerned=("a:eth1",),
         drifts=True,
     )
@@ -261,6 +274,7 @@ def foreign_flow(lesson: Lesson) -> Seed:
         wrong=(("ovs-ofctl", "add-flow", BRIDGE, flow),),
         right=(("ovs-ofctl", "del-flows", BRIDGE, "cookie=0x77/-1"),),
         named="a:eth0 reaches .* and must not",
+        hop=rf"flows on {end.host}: priority 5000, .* lets it through|is no slice's",
         concerned=("a:eth0",),
     )
 
@@ -272,6 +286,7 @@ def flushed(lesson: Lesson) -> Seed:
         host=end.host,
         wrong=(("ovs-ofctl", "del-flows", BRIDGE),),
         named="a:eth1 does not reach b:eth1",
+        hop=rf"flows br-int on {end.host}: no flow is for it",
         concerned=("does not reach", "offers", "does not answer"),
         drifts=True,
     )
@@ -285,6 +300,7 @@ def double_mac(lesson: Lesson) -> Seed:
         wrong=(_script(DOUBLE, str(end.vlan), end.mac),),
         right=(_script(DOUBLE_ENDS),),
         named=f"double0 on {end.host} has the MAC {end.mac} of d:eth1",
+        hop=rf"on {end.host}",
         concerned=("double0", "d:eth1"),
     )
 
@@ -297,6 +313,7 @@ def stopped_server(lesson: Lesson) -> Seed:
         wrong=(_script(SERVER, vlan, "STOP"),),
         right=(_script(SERVER, vlan, "CONT"),),
         named=f"the DHCP server of VLAN {vlan} offers a:eth1 no address",
+        hop=rf"dnsmasq in ns-dhcp-vlan{vlan} on {NETWORK_NODE}, process \d+, is stopped",
         concerned=(f"the DHCP server of VLAN {vlan}",),
     )
 

@@ -1,0 +1,1 @@
+"""Random slices, and runs of `verify` over them."""

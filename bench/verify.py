@@ -1,0 +1,133 @@
+"""What a proof on the wire costs and how it grows, and whether it ever cries wolf at random slices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.deployment.report import machine
+from lab.cluster import Lab
+from lab.guestless import guestless
+from lab.layout import Options
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- verify: made by ./cloud bench verify --readme -->", "<!-- end of verify -->"
+IMAGE = "cirros-0.6.2-x86_64-disk.img"
+HOSTS = ("10.0.10.1", "10.0.10.2", "10.0.10.3")
+SIZES = (12, 30, 60, 90)  # VMs
+AT_ONCE = 10  # random slices that run together
+GUESTS_WAIT_S = 120.0
+
+Say = Callable[[str], None]
+Record = dict[str, Any]
+
+
+def measure(passes: int, slices: int, guests: int, seed: int, say: Say = lambda text: None) -> Record:
+    """All figures: `sizes`, `random` and `guests`. Needs root."""
+    with tempfile.TemporaryDirectory(prefix="cloud-bench-") as folder:
+        lab = Lab(Path(folder) / "lab")
+        lab.up(Options(cores=16, ram_gb=32), with_parent=os.getpid())
+        try:
+            parts = [("grow", [passes, *SIZES]), ("clean", [slices, seed])]
+            found: Record = {}
+            with guestless(lab, HOSTS):
+                for name, arguments in parts:
+                    found[name] = _inside(lab, Path(folder), name, arguments, say)
+            found["guests"] = _inside(lab, Path(folder), "guests", [guests, seed], say) if guests else None
+            return found
+        finally:
+            lab.down(purge=True)
+
+
+def _inside(lab: Lab, folder: Path, part: str, arguments: Sequence[int], say: Say) -> Any:
+    """Run a part where the orchestrator is."""
+    home = folder / part
+    home.mkdir()
+    settings = {
+        "accel": "tcg",
+        "ssh": {"key": lab.environment()["CLOUDREPO_SSH_KEY"]},
+        "qemu": {"stop_grace": 0},
+        "flavors": {
+            "cirros": {"cores": 1, "ram_gb": 0.125, "disk_gb": 1, "image": str(lab.folder.images / IMAGE)},
+        },
+    }
+    (home / "settings.yaml").write_text(yaml.safe_dump(settings))
+    env = {"PYTHONPATH": str(CHECKOUT), "CLOUDREPO_STATE": str(home / "database.yaml")}
+    env["CLOUDREPO_SSH_KNOWN_HOSTS"] = str(home / "known_hosts")
+    say(f"{part} {' '.join(map(str, arguments))} …")
+    words = [sys.executable, "-m", "bench.verification.on_lab", part, *map(str, arguments)]
+    done = lab.exec(words, env=env, timeout=3600, cwd=str(home))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def table(results: Record) -> str:
+    """The figures as Markdown."""
+    rows = ["| VMs | NICs | links | frames | came that must | did not that must not | seconds | target |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for one in results["grow"]:
+        seconds = f"{one['seconds']:.2f} ({one['least']:.2f}-{one['most']:.2f})"
+        target = "≤ 5" if one["vms"] == SIZES[0] else ""
+        rows.append(
+            f"| {one['vms']} | {one['nics']} | {one['links']} | {one['frames']:,} | {one['heard']:,} | "
+            f"{one['not_heard']:,} | {seconds} | {target} |"
+        )
+    lines = ["\n".join(rows), _clean("random slices without guests", results["clean"])]
+    if results["guests"] is not None:
+        lines.append(_clean("random slices with guests", results["guests"]))
+    return "\n\n".join(lines)
+
+
+def _clean(what: str, found: Record) -> str:
+    sizes = f"{found['vms']} VMs, {found['nics']} NICs, {found['links']} links, {found['runs']} runs"
+    proof = f"{found['heard']:,} frames came that must, {found['not_heard']:,} did not that must not"
+    answered = f"; {found['guests']} NICs' guests answered" if found.get("guests") else ""
+    return f"{found['slices']} {what} ({sizes}): {found['alarms']} false alarms; {proof}{answered}."
+
+
+def write_readme(results: Record, load_before: float) -> None:
+    """Replace this part of the README."""
+    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    text = f"{machine(load_before)}\n\n{table(results)}"
+    README.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the results into bench/README.md if asked to.
+
+    Returns:
+        0; 1 when there was a false alarm.
+    """
+    parser = argparse.ArgumentParser(prog="./cloud bench verify", description=__doc__)
+    parser.add_argument("--passes", type=int, default=5, help="runs of each size; default: 5")
+    parser.add_argument("--slices", type=int, default=200, help="random slices without guests; default: 200")
+    parser.add_argument("--guests", type=int, default=10, help="random slices with guests; default: 10")
+    parser.add_argument("--seed", type=int, default=1, help="of chance; default: 1")
+    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
+    options = parser.parse_args(argv)
+    if os.geteuid() != 0:
+        print("The lab needs root.", file=sys.stderr)
+        return 1
+    load = os.getloadavg()[1]
+    say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    results = measure(options.passes, options.slices, options.guests, options.seed, say)
+    print(table(results))
+    if options.readme:
+        write_readme(results, load)
+    alarms = [*results["clean"]["texts"], *(results["guests"] or {"texts": []})["texts"]]
+    for text in alarms:
+        print(f"false alarm: {text}", file=sys.stderr)
+    return 1 if alarms else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

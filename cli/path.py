@@ -1,0 +1,76 @@
+"""The way from one NIC to another, shown: its hops, where it breaks, and what a person can type on a host to see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli import documents
+from cli.documents import NotDone
+from cli.screen import BAD, FAINT, GOOD, STRONG, Screen
+
+if TYPE_CHECKING:
+    from cli.installation import Installation
+
+WRONG = 1  # exit status
+
+
+def show_path(installation: Installation, start: str, end: str, screen: Screen, *, as_json: bool) -> int:
+    """Look at the way on the hosts, and show it.
+
+    Args:
+        installation: where the records are.
+        start: a NIC as `VM:INTERFACE`.
+        end: another one, or `gateway` or `dhcp` of its wire.
+        screen: where a person reads.
+        as_json: write a document instead.
+
+    Returns:
+        The exit status: 0 the way is whole if it has to be, and else is not; 1 it is the other way round.
+
+    Raises:
+        NotDone: there is no such NIC, or the first host does not answer.
+    """
+    vm = start.rpartition(":")[0]
+    owner = installation.owner_of(vm) if vm else None
+    if owner is None:
+        raise NotDone(f"There is no VM {vm or start}, or several users have one of that name; its id is sure.")
+    ok, found = installation.api.path(owner, start, end)
+    if not ok:
+        raise NotDone(found)
+    if as_json:
+        documents.write(found, wrong=_wrong(found))
+    else:
+        _show(screen, found)
+    return WRONG if _wrong(found) is not None else 0
+
+
+def _wrong(found: dict[str, Any]) -> dict[str, Any] | None:
+    broken = found["broken"]
+    if found["must_reach"] and broken is not None:
+        return documents.error(_place(broken), code="path.broken")
+    if not found["must_reach"] and broken is None:
+        text = f"{found['from']} must not reach {found['to']}, and nothing keeps it from it"
+        return documents.error(text, code="path.open")
+    return None
+
+
+def _place(hop: dict[str, Any]) -> str:
+    return f"{hop['name']} {hop['device']} on {hop['host']}: {hop['broken']}"
+
+
+def _show(screen: Screen, found: dict[str, Any]) -> None:
+    for hop in found["hops"]:
+        mark = ("broken  ", BAD) if hop["broken"] else ("whole   ", GOOD)
+        place = (f"{hop['name']} {hop['device']}".strip(), STRONG)
+        screen.line(mark, place, f" on {hop['host']}: {hop['found']}")
+        if hop["broken"]:
+            screen.line("        ", (hop["broken"], BAD))
+        if hop["command"]:
+            screen.line((f"          {hop['command']}", FAINT))
+    wrong, broken = _wrong(found), found["broken"]
+    if wrong is not None:
+        screen.line((f"{wrong['message']}.", BAD))
+    elif broken is None:
+        screen.line((f"The way from {found['from']} to {found['to']} is whole.", GOOD))
+    else:
+        screen.line((f"{found['from']} must not reach {found['to']}, and does not.", GOOD))
