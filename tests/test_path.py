@@ -219,6 +219,7 @@ def change(host: str, *, port_of: str = "", device: str = "", **more: Any) -> di
             change(W1, port_of=A.device, tag=None),
             f"port {A.device} on {W1}: it has no tag and hears every VLAN; its tag should be 100",
         ),
+        (change(W1, port_of=A.device, mode="dot1q-tunnel"), f"port {A.device} on {W1}: its mode is dot1q-tunnel"),
         (change(W1, port_of=A.device, trunks=(7, 8)), f"port {A.device} on {W1}: it carries the VLANs 7, 8 besides"),
         (
             change(W1, port_of="eth1", trunks=(101, 400)),
@@ -234,6 +235,11 @@ def change(host: str, *, port_of: str = "", device: str = "", **more: Any) -> di
 )
 def test_the_first_hop_that_is_not_as_it_should_be_is_named(changed: dict[str, Ground], said: str) -> None:
     assert broken(way(found=changed)) == said
+
+
+def test_a_port_that_takes_tags_is_right_where_the_link_allows_them() -> None:
+    tunnel = change(W1, port_of=A.device, mode="dot1q-tunnel")
+    assert broken(way(replace(A, switches=frozenset({"vlans"})), found=tunnel)) == ""
 
 
 def test_a_machine_with_another_mac_at_its_tap_is_named() -> None:

@@ -238,6 +238,16 @@ def test_on_a_wire_without_a_server_any_offer_is_a_violation() -> None:
     assert text.startswith("a DHCP server (192.168.100.66, MAC 02:00:00:00:00:66) offers e:eth1")
 
 
+def test_a_guest_may_serve_on_a_plain_wire_and_where_it_may_be_taken_for_another() -> None:
+    story = Story()
+    offered(story, E, (E.mac, "192.168.101.9"))
+    assert story.texts() == []
+    offered(story, A, (SERVER100.mac, A.ip), (B.mac, "192.168.100.99"))
+    assert len(story.texts()) == 1
+    story.wires = wires(switches=frozenset({"spoofing"}))
+    assert story.texts() == []
+
+
 def test_whose_a_server_is_is_not_judged_while_the_network_node_is_silent() -> None:
     story = Story()
     offered(story, A, ("02:00:00:00:00:66", "192.168.100.9"))

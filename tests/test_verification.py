@@ -141,6 +141,13 @@ def test_what_a_link_allows_is_not_tried_as_forbidden(switch: str, kinds: set[st
     assert forbidden() - forbidden(switch) == kinds
 
 
+@pytest.mark.parametrize(("switch", "kind"), [("vlans", "tagged frame"), ("bridging", "frame from a stranger's MAC")])
+def test_what_a_link_allows_must_come_through(switch: str, kind: str) -> None:
+    found = probes(wires(A, B, switches=frozenset({switch})), AROUND, RUN)
+    (one,) = [one for one in found if one.sender.vm == "a" and one.kind == kind]
+    assert one.hearers == {B.ear} and one.shape.may == {B.ear, GATE100.ear, SERVER100.ear}
+
+
 RECORD = {
     "slice_id": 1000,
     "status": "running",

@@ -8,8 +8,13 @@ from typing import Any
 
 MOST_VMS, MOST_NICS = 4, 4
 ONLINE, LINKED = 0.4, 0.8  # how likely a VM has internet access, and a free pair of NICs a link
-SWITCHES = {"spoofing": 0.15, "dhcp": 0.1}  # how likely a link has another than the usual setting
-OTHER = {"spoofing": "allowed", "dhcp": False}
+SWITCHES = {
+    "spoofing": 0.15,
+    "bridging": 0.1,
+    "vlans": 0.1,
+    "dhcp": 0.1,
+}  # how likely it is not as usual
+OTHER = {"spoofing": "allowed", "bridging": "allowed", "vlans": "allowed", "dhcp": False}
 
 
 def make(api: Any, chance: random.Random, user: str = "admin") -> int:

@@ -55,11 +55,17 @@ def _served(nic: Nic, wire: Wire, outside: Outside) -> Iterator[Shape]:
 
 
 def _forbidden(nic: Nic, wire: Wire) -> Iterator[Shape]:
-    if "vlans" not in nic.switches:
-        tag = TAG if nic.wire != TAG else ANOTHER_TAG
-        yield Shape(kind="tagged frame", make=shapes.broadcast(nic, tag=tag))
-    if "bridging" not in nic.switches:
-        yield Shape(kind="frame from a stranger's MAC", make=shapes.broadcast(nic, source=STRANGER))
+    """What a link forbids unless it allows it; then the other guests hear it, and our services may."""
+    all_, guests = ears(wire.others(nic)), ears(one for one in wire.nics if one is not nic)
+
+    def unless(switch: str, kind: str, make: shapes.Make) -> Shape:
+        if switch in nic.switches:
+            return Shape(kind=kind, make=make, hearers=guests, may=all_)
+        return Shape(kind=kind, make=make)
+
+    tag = TAG if nic.wire != TAG else ANOTHER_TAG
+    yield unless("vlans", "tagged frame", shapes.broadcast(nic, tag=tag))
+    yield unless("bridging", "frame from a stranger's MAC", shapes.broadcast(nic, source=STRANGER))
     if "spoofing" in nic.switches:
         return
     if wire.server is not None and nic.ip:

@@ -12,6 +12,8 @@ from cloudrepo.verification.ground import Device, Ground, Port
 from cloudrepo.verification.shapes import MTU
 from cloudrepo.verification.tracing import Trace
 
+TUNNEL = "dot1q-tunnel"  # the mode of a port that takes its guest's own tags
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hop:
@@ -209,6 +211,8 @@ def _why_wrong(port: Port, nic: Nic) -> str:
         return f"it has no tag and hears every VLAN; its tag should be {nic.wire}"
     if port.tag != nic.wire:
         return f"its tag is {port.tag}, and should be {nic.wire}"
+    if port.mode not in ("", "access") and not (port.mode == TUNNEL and "vlans" in nic.switches):
+        return f"its mode is {port.mode}"
     extra = [str(one) for one in port.trunks]
     return f"it carries the VLANs {', '.join(extra)} besides" if extra else ""
 

@@ -248,7 +248,8 @@ class _Court:
         offers = [one for one in self.heard.offers.get(probe.number, []) if self._is_for(one, probe)]
         ours = [one for one in offers if server is not None and one.mac == server.mac]
         for one in {each.mac: each for each in offers if each not in ours}.values():
-            self._say(probe, "second DHCP server", self._rogue(probe, one, server), was_heard=True)
+            if not _may_serve(wire, one.mac):
+                self._say(probe, "second DHCP server", self._rogue(probe, one, server), was_heard=True)
         wanted = probe.shape.offer
         if wanted is None or server is None:
             return
@@ -369,6 +370,12 @@ class _Court:
                 is_reach=is_reach,
             )
         )
+
+
+def _may_serve(wire: Wire, mac: str) -> bool:
+    """Whether a guest of this wire may serve DHCP: on a plain wire, and where a link allows to be taken for another."""
+    guest = next((nic for nic in wire.nics if nic.mac == mac), None)
+    return guest is not None and (wire.server is None or "spoofing" in guest.switches)
 
 
 def frame_source(frame: bytes) -> str:
