@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from bench.verification import random_slices
 from lab.cluster import Lab
 from lab.guestless import guestless
 from lab.namespaces import CHECKOUT
+from models import Flavor
 from on_lab.cluster import HOSTS, Cluster, wait_until
 from on_lab.faults import cut_off
 from on_lab.seeds import SEEDS, Lesson
@@ -123,7 +123,7 @@ def test_a_host_that_does_not_answer_is_named_and_the_rest_is_tested(lesson: Les
     with cut_off(lesson.cluster.lab, end.host):
         found = lesson.cluster.ok("verify")
     assert set(found["unreachable"]) == {end.host} and found["violations"] == [], found
-    assert found["frames"] > 100 and found["not_heard"] > 100
+    assert found["frames"] > 40 and found["heard"] > 20 and found["not_heard"] > 100
     assert wait_until(lambda: not lesson.cluster.ok("verify")["unreachable"], 30, "the host answers again")
 
 
@@ -152,13 +152,12 @@ def test_a_run_that_is_killed_leaves_nothing(lesson: Lesson) -> None:
     cluster.ok("verify")
     before, snapshot = listeners(lesson), cluster.snapshot()
     room = cluster.lab.orchestrator_room()
-    for pause in (0.1, 0.3):
-        words = [sys.executable, "-c", FOR_EVER, str(cluster.state)]
-        process = room.popen(words, cwd=str(CHECKOUT), env=cluster.lab.environment(), stdout=subprocess.PIPE)
-        with process:
-            assert process.stdout is not None and process.stdout.readline() == "once\n"
-            time.sleep(pause)  # somewhere in the next run
-            process.kill()
+    words = [sys.executable, "-c", FOR_EVER, str(cluster.state)]
+    process = room.popen(words, cwd=str(CHECKOUT), env=cluster.lab.environment(), stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "once\n"
+        wait_until(lambda: listeners(lesson) != before, 60, "it listens")
+        process.kill()
     wait_until(lambda: listeners(lesson) == before, 60, "nobody listens any more")
     assert cluster.snapshot() == snapshot
     assert cluster.ok("verify")["violations"] == []
@@ -171,6 +170,7 @@ def test_random_slices_that_are_as_they_should_be_raise_no_alarm(lesson: Lesson)
     seed = datetime.now(UTC).strftime("%Y-%m-%d")
     with api.db.transaction() as data:
         data["users"]["admin"]["quota_vms"] = 100
+    Flavor.use(api.settings.flavors)  # each test begins with the documented ones
     chance = random.Random(seed)  # noqa: S311
     ids = [random_slices.make(api, chance) for _ in range(10)]
     try:
