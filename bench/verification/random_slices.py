@@ -6,6 +6,7 @@ import itertools
 import random
 from typing import Any
 
+IN_A_LINE = 15  # VMs of a slice, which has 20 links at most
 MOST_VMS, MOST_NICS = 4, 4
 ONLINE, LINKED = 0.4, 0.8  # how likely a VM has internet access, and a free pair of NICs a link
 SWITCHES = {
@@ -38,7 +39,12 @@ def make(api: Any, chance: random.Random, user: str = "admin") -> int:
     return slice_id
 
 
-def line(api: Any, count: int, user: str = "admin") -> int:
+def lines(api: Any, count: int, user: str = "admin") -> list[int]:
+    """Design so many VMs in slices of up to fifteen, each a line; the slices' ids."""
+    return [_line(api, min(IN_A_LINE, count - first), user) for first in range(0, count, IN_A_LINE)]
+
+
+def _line(api: Any, count: int, user: str) -> int:
     """Design VMs in a line, each linked with the next and with internet access; the slice's id."""
     slice_id: int = _ok(api.create_slice(user, f"line of {count}"))["slice_id"]
     vms = [_ok(api.add_vm_to_slice(user, slice_id, f"vm{number}", "cirros", 2, True)) for number in range(count)]
