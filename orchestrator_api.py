@@ -428,13 +428,13 @@ class OrchestratorAPI:
 
     @_changes
     def console_target(self, username: str, vm: int | str) -> Any:
-        """Where a running VM's serial console is: `worker_ip`, `socket`, `vm_id`, `name`."""
+        """Where a running VM's serial console is: `worker_ip`, `socket`, `vm_id`, `name`, `owner`."""
         return views.console(self.context, self._usable("console_target", username), username, vm)
 
     @_changes
     def vnc_target(self, username: str, vm: int | str) -> Any:
-        """Where a running VM's screen is on its worker: `worker_ip`, `port`, `vm_id`, `name`."""
-        return views.screen(self._usable("vnc_target", username), username, vm)
+        """Where a running VM's screen is: `worker_ip`, `bind`, `port`, `password`, `vm_id`, `name`, `owner`."""
+        return views.screen(self._usable("vnc_target", username), username, vm, self.settings.vnc.bind)
 
     def _usable(self, operation: str, username: str) -> list[dict[str, Any]]:
         return authority.usable_slices(self.context, operation, username)

@@ -254,7 +254,10 @@ class Wiring:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
-    """What QEMU is started with. Sizes: `ram_mib` in MiB; `disk` absolute on the host."""
+    """What QEMU is started with. Sizes: `ram_mib` in MiB; `disk` absolute on the host.
+
+    `vnc_password` is told to it by QMP and is in no command line; empty = none.
+    """
 
     vm_name: str
     cores: int
@@ -267,6 +270,7 @@ class MachineSpec:
     vnet_hdr: bool
     user: str
     detach: str = "setsid"
+    vnc_password: str = field(default="", repr=False)
 
     @property
     def wiring(self) -> Wiring:

@@ -255,6 +255,22 @@ def _address(value: Any, *, empty: bool = False) -> str:
         raise ValueError("an IPv4 address is wanted" + (", or nothing" if empty else "")) from error
 
 
+def _ports(value: Any) -> str:
+    """A range of ports, or nothing."""
+    first, _, last = str(value).partition("-")
+    if value == "":
+        return ""
+    if not (first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65535):
+        raise ValueError("two ports from 1024 on, such as 7001-7060, are wanted, or nothing")
+    return f"{int(first)}-{int(last)}"
+
+
+def ports_of(text: str) -> range:
+    """The ports of a checked range; none of an empty one."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last) + 1) if text else range(0)
+
+
 def _reserved(value: Any) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or not all(type(vlan) is int and 1 <= vlan <= 4094 for vlan in value):
         raise ValueError("a list of VLANs from 1 to 4094 is wanted")
@@ -318,6 +334,7 @@ _SPECIAL = {
     "links.dns": lambda value: _address(value, empty=True),
     "links.student_switches": _link_switches,
     "vnc.bind": _address,
+    "vnc.tunnels": _ports,
     "vlan.reserved": _reserved,
     "mac.prefix": _mac_prefix,
     "monitor.hook": _words,

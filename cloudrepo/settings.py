@@ -55,6 +55,9 @@ class Vnc:
     bind: str = _key("127.0.0.1", "address on the worker that screens listen on; 0.0.0.0 = documented, open to all")
     first_port: int = _key(5901, "first port given to a VM", "", 5900, 65535)
     last_port: int = _key(6632, "last port; Open vSwitch's own ports begin at 6633", "", 5900, 65535)
+    tunnels: str = _key(
+        "", "ports of the orchestrator's loopback that tunnels to screens begin at, such as 7001-7060; empty = any"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
-from cloudrepo import link_switches
+from cloudrepo import link_switches, screen_password
 from cloudrepo.permissions import EARLIER, ROLES
 from cloudrepo.setting_values import UNLIMITED
 from cloudrepo.totals import Totals
@@ -459,7 +459,7 @@ def _vm(value: Any, path: tuple[Any, ...], owner: str) -> Record:
         values = {key: vm["flavor"][key] for key in ("cores", "ram_gb", "disk_gb") if key in vm["flavor"]}
         vm.update({key: number for key, number in values.items() if key not in given}, flavor="")
     _whole(vm, "vm_id", path)
-    for key in ("name", "owner", "worker_ip", "flavor", "status"):
+    for key in ("name", "owner", "worker_ip", "flavor", "status", *({screen_password.KEY} & vm.keys())):
         _text(vm, key, path)
     for key in ("cores", "ram_gb", "disk_gb"):
         _number(vm, key, path)

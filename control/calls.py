@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from cloudrepo import permissions
@@ -59,6 +59,8 @@ def _guarded(call: Callable[P, T], *, leaves_event: bool) -> Callable[P, tuple[b
             log.warning("%s by %s %s: %s", name, who, outcome, payload)
         if leaves_event:
             events: EventLog = context.events
+            if not owner and outcome == "done" and isinstance(payload, Mapping):  # of a VM, known once it is found
+                owner = str(payload.get("owner") or "")
             more = {"owner": owner, "operator": session.operator}
             events.record(**call_event(name, told, payload, outcome, more))
         return outcome == "done", payload

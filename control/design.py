@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudrepo import allocation, placement, quotas, validation
+from cloudrepo import allocation, placement, quotas, screen_password, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.naming import INTERNET_VLAN
@@ -151,7 +151,8 @@ def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, da
         data, slice_id, vm_id, name, owner, worker, flavor | {"name": wish.flavor}, count, internet=has_internet
     )
     chosen = {"image": wish.image} if wish.image else {}
-    record["vms"].append(vm.to_dict() | chosen | {"status": CREATING})
+    made = {screen_password.KEY: screen_password.make(), "status": CREATING}
+    record["vms"].append(vm.to_dict() | chosen | made)
     return intents.write_of_vm(data, record, record["vms"][-1], ADD_VM, username)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from cloudrepo.commands import sshd, sudo
 from cloudrepo.doctor.access import AccountFact, Facts, PathFact, judge, named_but_unknown
 from cloudrepo.doctor.findings import Finding
+from cloudrepo.setting_values import ports_of
 from cloudrepo.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -50,13 +51,15 @@ def access(
     names = _people() | {owner.pw_name} | (set(accounts) & known)
     where = {"address": address, "port": port, "config": sshd_config}
     asked, unread = _ask(sorted(names), frozenset(accounts), where)
+    settings = Settings.load(state, {})
     facts = Facts(
         owner=owner.pw_name,
         owner_uid=owner.pw_uid,
         menu=(str(CHECKOUT / "cloud"), "menu", "--state", str(state)),
-        paths=tuple(_paths(state, Path(owner.pw_dir), Settings.load(state, {}))),
+        paths=tuple(_paths(state, Path(owner.pw_dir), settings)),
         accounts=tuple(asked),
         unread=tuple(unread),
+        tunnels=ports_of(settings.vnc.tunnels),
     )
     return owner.pw_name, [*named_but_unknown(sorted(set(accounts) - known)), *judge(facts)]
 

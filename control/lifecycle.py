@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cloudrepo import screen_password
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
@@ -162,6 +163,7 @@ def intend(context: Context, username: str, slice_id: int, kind: str, data: Reco
     if kind in (DEPLOY, START):
         _require_machines(record)
         record["deployed"] = True
+        screen_password.give(record["vms"])
     back = back_of(record, kind)
     return intents.write(data, record, kind, username, back=back, insist=insist, handed=handed)
 
@@ -195,6 +197,8 @@ def _intend_vm(context: Context, username: str, slice_id: int, vm_id: int, kind:
     vm = owned_vm(record, vm_id)
     require_vm_state(vm, kind)
     insist = is_left or vm["status"] == ERROR  # what failed before may have left something, or run on
+    if kind == START_VM:
+        screen_password.give([vm])
     return intents.write(data, record, kind, username, vm_id=vm_id, insist=insist)
 
 

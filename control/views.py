@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cloudrepo import leadership, link_switches, permissions
+from cloudrepo import leadership, link_switches, permissions, screen_password
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import machine_dir
 from cloudrepo.observations import SUSPECT, UP, Snapshot, WorkerView
@@ -106,17 +106,21 @@ def console(context: Context, slices: Sequence[Record], username: str, wanted: i
         "agent_socket": f"{directory}/agent.sock",
         "vm_id": record["vm_id"],
         "name": record["name"],
+        "owner": record["owner"],
     }
 
 
-def screen(slices: Sequence[Record], username: str, wanted: int | str) -> Record:
-    """Where the screen of a running VM of these slices is on its worker."""
+def screen(slices: Sequence[Record], username: str, wanted: int | str, bind: str) -> Record:
+    """Where the screen of a running VM of these slices is on its worker, which listens on `bind`, and its password."""
     record = running_vm(slices, username, wanted)
     return {
         "worker_ip": record["worker_ip"],
         "port": record["vnc_port"],
+        "password": screen_password.of(record),
+        "bind": bind,
         "vm_id": record["vm_id"],
         "name": record["name"],
+        "owner": record["owner"],
     }
 
 

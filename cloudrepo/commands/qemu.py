@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cloudrepo import screen_password
 from cloudrepo.resources import Machine, MachineSpec, Nic, Wiring
 
 BINARY = "qemu-system-x86_64"
@@ -47,11 +48,17 @@ def command(machine: Machine, directory: str) -> tuple[str, ...]:
         *("-S", "-nodefaults", "-no-user-config", "-sandbox", SANDBOX[spec.detach], "-trace", END_TRACE),
         *_hardware(spec),
         *("-drive", f"file={spec.disk},format=qcow2,if=virtio"),
-        *("-vga", "std", "-vnc", f"{spec.vnc_bind}:{spec.vnc_port - FIRST_VNC_PORT}"),
+        *("-vga", "std", "-vnc", _screen(spec)),
         *_channels(directory),
         *(word for slot, nic in enumerate(spec.nics) for word in _nic(nic, slot, vnet_hdr=spec.vnet_hdr)),
         *(("-daemonize", "-pidfile", f"{directory}/pid") if spec.detach == "daemonize" else ()),
     )
+
+
+def _screen(spec: MachineSpec) -> str:
+    """Where its screen is. With `password` it lets nobody in until QMP has set one."""
+    asks = ",password=on" if screen_password.is_wanted(spec.vnc_password, spec.vnc_bind) else ""
+    return f"{spec.vnc_bind}:{spec.vnc_port - FIRST_VNC_PORT}{asks}"
 
 
 def _words_of(nics: Iterable[Nic]) -> Iterator[str]:
@@ -94,12 +101,19 @@ def _nic(nic: Nic, slot: int, *, vnet_hdr: bool) -> tuple[str, ...]:
 
 
 def start_commands(machine: Machine) -> tuple[Mapping[str, Any], ...]:
-    """What a fresh, paused machine is told: carriers of unlinked NICs down, then run."""
+    """What a fresh, paused machine is told: its screen's password, carriers of unlinked NICs down, then run."""
     nics = machine.spec.nics if machine.spec else ()
+    password = machine.spec.vnc_password if machine.spec else ""
     return (
+        *((set_password(password),) if password else ()),
         *(set_link(nic.interface, is_up=False) for nic in nics if not nic.has_carrier),
         {"execute": "cont"},
     )
+
+
+def set_password(password: str) -> Mapping[str, Any]:
+    """Set the password of the screen; QEMU forgets it when it ends."""
+    return {"execute": "set_password", "arguments": {"protocol": "vnc", "password": password}}
 
 
 def set_link(interface: str, *, is_up: bool) -> Mapping[str, Any]:

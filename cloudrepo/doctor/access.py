@@ -73,6 +73,7 @@ class Facts:
         paths: files and folders of the installation and of the program.
         accounts: those that people log in with.
         unread: what could not be looked at, and why.
+        tunnels: the ports that tunnels to screens begin at (`vnc.tunnels`); empty = any, so that sshd can open none.
     """
 
     owner: str
@@ -81,6 +82,12 @@ class Facts:
     paths: tuple[PathFact, ...] = ()
     accounts: tuple[AccountFact, ...] = ()
     unread: tuple[str, ...] = field(default=())
+    tunnels: range = range(0)
+
+    @property
+    def screens(self) -> tuple[str, ...]:
+        """Where tunnels to screens begin, as sshd names it."""
+        return tuple(f"127.0.0.1:{port}" for port in self.tunnels)
 
     @property
     def command(self) -> str:
@@ -94,13 +101,18 @@ def judge(facts: Facts) -> list[Finding]:
 
 
 def lines_for_sshd(facts: Facts) -> str:
-    """What sshd is to be told: the account of the installation opens the menu only."""
+    """What sshd is to be told: the account opens the menu only, and screens where tunnels to them have ports."""
+    forwarding = ["DisableForwarding yes"]
+    if facts.tunnels:
+        closed = ("AllowStreamLocalForwarding", "AllowAgentForwarding", "X11Forwarding", "PermitTunnel", "GatewayPorts")
+        forwarding = ["AllowTcpForwarding local", f"PermitOpen {' '.join(facts.screens)}"]
+        forwarding += [f"{keyword} no" for keyword in closed]
     return (
         f"MaxStartups {2 * CLASS}:30:{4 * CLASS}\n"
         f"Match User {facts.owner}\n"
         f"    ForceCommand {facts.command}\n"
-        "    DisableForwarding yes\n"
-        "    PermitUserRC no\n"
+        + "".join(f"    {line}\n" for line in forwarding)
+        + "    PermitUserRC no\n"
         "    AcceptEnv LANG LC_*\n"
     )
 
@@ -222,7 +234,7 @@ def _words(command: str) -> list[str]:
 
 def _sshd(name: str, settings: sshd.Settings, facts: Facts) -> Iterator[Finding]:
     yield from _forced_command(name, settings, facts)
-    for keyword, right, why, line in _switches(settings):
+    for keyword, right, why, line in _switches(settings, facts):
         if sshd.value(settings, keyword) != right:
             yield Finding(
                 code=f"access.sshd.{keyword}",
@@ -259,11 +271,14 @@ _SWITCHES = (
 )
 
 
-def _switches(settings: sshd.Settings) -> Iterator[tuple[str, str, str, str]]:
+def _switches(settings: sshd.Settings, facts: Facts) -> Iterator[tuple[str, str, str, str]]:
     """Keyword, the value that is right, what another one lets somebody do, and the line that sets it right."""
     if sshd.value(settings, "disableforwarding", "no") != "yes":
+        opens = sshd.value(settings, "permitopen").split()
+        is_for_screens = sshd.value(settings, "allowtcpforwarding") == "local" and set(opens) <= set(facts.screens)
         for keyword, why in _FORWARDING.items():
-            yield keyword, "no", why, "DisableForwarding yes"
+            if keyword != "allowtcpforwarding" or not is_for_screens:
+                yield keyword, "no", why, "DisableForwarding yes"
     yield from _SWITCHES
 
 

@@ -43,6 +43,7 @@ class Process:
     is_frozen: bool = False
     links_down: set[str] = field(default_factory=set)
     reloads: int = 0
+    password: str = ""
 
 
 class ModelHost:
@@ -262,6 +263,10 @@ class ModelHost:
         for command in act.commands:
             if command["execute"] == "cont":
                 process.state = "running"
+            elif command["execute"] == "set_password":
+                if not any(",password=on" in word for word in process.words):
+                    raise Refusal("Could not set password")
+                process.password = command["arguments"]["password"]
             elif command["execute"] == "set_link":
                 name = command["arguments"]["name"]
                 if not any(f"id={name}," in word for word in process.words):

@@ -12,8 +12,11 @@ from typing import Any
 
 import pexpect
 import pytest
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-from on_lab.cluster import Cluster, Record
+from cloudrepo.naming import machine_dir
+from on_lab.cluster import HOSTS, Cluster, Record
 
 pytestmark = pytest.mark.lab
 
@@ -62,6 +65,69 @@ def test_a_console_is_its_owners(opened: tuple[Cluster, Record]) -> None:
     cluster, _ = opened
     assert "no VM vm1" in cluster.refused("console_target", "student", "vm1")
     assert "no VM vm1" in cluster.refused("vnc_target", "student", "vm1")
+
+
+@pytest.mark.cost(seconds=3)
+def test_the_screen_asks_for_its_own_password_and_no_file_has_it(opened: tuple[Cluster, Record]) -> None:
+    cluster, made = opened
+    target = cluster.ok("vnc_target", "admin", "vm1")
+    password, worker = target["password"], target["worker_ip"]
+    assert password == cluster.vm(made["vm1"])["vnc_password"]
+    with cluster.api.executor.open_tunnel(worker, target["port"]) as tunnel:
+        assert log_in("127.0.0.1", tunnel.port, password)
+        assert not log_in("127.0.0.1", tunnel.port, "k7Qm2xRt")
+    directory = machine_dir(cluster.api.site.installation, made["vm1"])
+    told = cluster.host(worker, "sh", "-c", f"cat /proc/*/cmdline /proc/*/environ {directory}/*log {directory}/mark")
+    assert "guest=vm1" in told and password not in told
+    for name in ("cloudrepo.log", "events.jsonl"):
+        path = cluster.folder / name
+        assert not path.exists() or password not in path.read_text()
+
+
+@pytest.mark.cost(seconds=6)
+def test_the_documented_open_screen_lets_only_the_password_in_and_by_default_only_sshd_listens(
+    opened: tuple[Cluster, Record], clusters: Callable[..., Cluster]
+) -> None:
+    for ip in HOSTS:  # a machine runs on one of them
+        listening = open_to_others(opened[0], ip)
+        assert {one.rpartition(":")[2] for one in listening} == {"22"}, listening
+    cluster = clusters(vnc={"bind": "0.0.0.0", "first_port": 5950}, vlan={"first": 500})
+    made = cluster.slice("vm1")
+    cluster.ok("deploy_slice", "admin", made["id"])
+    target = cluster.ok("vnc_target", "admin", made["vm1"])
+    assert (target["bind"], target["port"]) == ("0.0.0.0", 5950)
+    assert log_in(target["worker_ip"], target["port"], target["password"])
+    assert not log_in(target["worker_ip"], target["port"], "k7Qm2xRt")
+    terminal = _command(cluster, "vnc", str(made["vm1"]))
+    terminal.expect_exact(f"Screen of vm1: {target['worker_ip']}:5950")
+    terminal.expect_exact(f"Password: {target['password']}")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    cluster.ok("stop_slice", "admin", made["id"])
+    assert "does not run" in cluster.refused("vnc_target", "admin", made["vm1"])
+    cluster.ok("delete_slice", "admin", made["id"])
+
+
+def open_to_others(cluster: Cluster, ip: str) -> set[str]:
+    """Where a host listens, on TCP or UDP, for other machines."""
+    places = {line.split()[4] for line in cluster.host(ip, "ss", "-Hltun").splitlines()}
+    return {place for place in places if not place.startswith(("127.", "[::1]"))}
+
+
+def log_in(host: str, port: int, password: str) -> bool:
+    """Whether a screen lets somebody in by a password, which it must ask for (RFC 6143, 7.1 and 7.2.2)."""
+    with socket.create_connection((host, port), timeout=20) as viewer:
+        assert viewer.recv(12, socket.MSG_WAITALL) == BANNER
+        viewer.sendall(BANNER)
+        (count,) = viewer.recv(1)
+        assert viewer.recv(count, socket.MSG_WAITALL) == b"\x02", "VNC authentication, and no other kind"
+        viewer.sendall(b"\x02")
+        challenge = viewer.recv(16, socket.MSG_WAITALL)
+        key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password.encode().ljust(8, b"\0"))
+        cipher = Cipher(TripleDES(key * 3), modes.ECB()).encryptor()  # noqa: S305 - the protocol's: DES, once
+        viewer.sendall(cipher.update(challenge) + cipher.finalize())
+        return viewer.recv(4, socket.MSG_WAITALL) == b"\0\0\0\0"
 
 
 @pytest.mark.cost(seconds=2)

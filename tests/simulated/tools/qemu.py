@@ -76,7 +76,7 @@ def _open_disk(host: HostState, drive: str) -> str:
 
 
 def _require_port(host: HostState, word: str) -> str:
-    address, _, display = word.rpartition(":")
+    address, _, display = word.partition(",")[0].rpartition(":")
     listens = f"{address}:{FIRST_VNC_PORT + int(display)}"
     if any(program.vnc == listens for program in host.programs.values()):
         raise Refusal(f"{NAME}: -vnc {word}: Failed to find an available port: Address already in use")
@@ -98,6 +98,10 @@ def command(program: Program, message: dict[str, object]) -> tuple[dict[str, obj
             return {"return": {}}, ""
         case "stop":
             program.status = "paused"
+            return {"return": {}}, ""
+        case "set_password" if isinstance(arguments, dict):
+            if not any(",password=on" in word for word in program.words):
+                return _error("GenericError", "Could not set password"), ""
             return {"return": {}}, ""
         case "set_link" if isinstance(arguments, dict):
             device = str(arguments["name"])
