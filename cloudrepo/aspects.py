@@ -22,6 +22,7 @@ from cloudrepo.resources import (
     Firewall,
     Flows,
     Machine,
+    Meter,
     Namespace,
     Port,
     Process,
@@ -134,6 +135,12 @@ def _flows(wanted: Flows, found: Flows) -> Iterator[Aspect]:
     for flow in found.flows:
         if flow not in wanted.flows:
             yield Aspect(what="flow", wanted=NOTHING, found=_flow(flow))
+
+
+def _meter(wanted: Meter, found: Meter) -> Iterator[Aspect]:
+    yield from _mark(wanted, found)
+    yield from _differ("flags", wanted.flags, found.flags)
+    yield from _differ("bands", wanted.bands, found.bands)
 
 
 def _flow(flow: tuple[int, str, str]) -> str:
@@ -267,6 +274,7 @@ _OF_KIND: dict[type[Resource], Callable[[Any, Any], Iterator[Aspect]]] = {
     Port: _port,
     Closure: _closure,
     Flows: _flows,
+    Meter: _meter,
     Namespace: _namespace,
     Address: _address,
     DhcpServer: _server,

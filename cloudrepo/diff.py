@@ -20,6 +20,7 @@ from cloudrepo.resources import (
     HostState,
     Key,
     Machine,
+    Meter,
     Namespace,
     Port,
     Resource,
@@ -31,7 +32,7 @@ Adopts = Callable[[Mark, Mark], bool]
 """Of the mark wanted and the one found, another slice's: whether the records leave no doubt whose the object is."""
 
 #: What holds nothing that a person has made: set right or made anew, nothing is lost.
-_BARE = (Tap, Port, Namespace, Address, DhcpServer)
+_BARE = (Tap, Port, Meter, Namespace, Address, DhcpServer)
 
 
 def adopts_nothing(wanted: Mark, found: Mark) -> bool:
@@ -172,6 +173,11 @@ class _Hanging:
         self.ours = ours
         self.remade = {key for key, change in self.by_key.items() if change.seen is None or must_go_first(change)}
 
+    @property
+    def _is_closing(self) -> bool:
+        """Whether the bridge is about to lose all flows and meters."""
+        return any(kind == Closure.KIND for kind, _ in self.by_key)
+
     def changes(self) -> list[Change]:
         """All changes, in the order of `wanted`, where what hangs on something comes after it."""
         for key, resource in self.wanted.items():
@@ -185,6 +191,8 @@ class _Hanging:
                 self._machine(resource, found)
             elif isinstance(resource, Flows) and isinstance(found, Flows):
                 self._flows(resource, found)
+            elif isinstance(resource, Meter) and isinstance(found, Meter) and self._is_closing:
+                self.by_key[key] = Change(wanted=resource)
             elif isinstance(resource, DhcpServer) and isinstance(found, DhcpServer) and found.is_running:
                 ground = {(Namespace.KIND, resource.namespace), (Port.KIND, dhcp_port(resource.vlan_id))}
                 if ground & self.remade:
@@ -205,8 +213,7 @@ class _Hanging:
     def _flows(self, wanted: Flows, found: Flows) -> None:
         """A port that is made anew may have another number; a bridge that is being closed loses all flows."""
         ports = {name for kind, name in self.remade if kind == Port.KIND}
-        is_closing = any(kind == Closure.KIND for kind, _ in self.by_key)
-        if is_closing or ports & named_ports(wanted):
+        if self._is_closing or ports & named_ports(wanted):
             self.by_key[wanted.key] = Change(wanted=wanted, seen=replace(found, flows=()))
 
     def _machine(self, wanted: Machine, found: Machine) -> None:
@@ -218,7 +225,7 @@ class _Hanging:
 
 def way_round(resource: Resource) -> str:
     """How two installations that share a host keep apart."""
-    if isinstance(resource, (Tap, Machine, Disk)) or (isinstance(resource, Port) and not resource.is_internal):
+    if isinstance(resource, (Tap, Machine, Disk, Meter)) or (isinstance(resource, Port) and not resource.is_internal):
         return "let this installation count from another number (`next_vm_id` in its state file) for new VMs"
     return "move this installation to other VLANs (settings `vlan.first`, `vlan.last`) for new slices"
 

@@ -15,7 +15,7 @@ and only to whom it is addressed. Neighbours never hear each other.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudrepo.commands.openflow import Flow, flow
@@ -163,6 +163,21 @@ def wire(vlan: int, *, uplinks: Iterable[str], services: Iterable[str] = ()) -> 
         *(flow(OPEN, [f"in_port={uplink}", f"dl_vlan={vlan}"], "NORMAL") for uplink in uplinks),
         *(flow(OPEN, [f"in_port={port}"], "NORMAL") for port in services),
     ]
+
+
+def metered(flows: Iterable[Flow], meters: Mapping[str, int]) -> list[Flow]:
+    """The flows, where what comes in by a device passes its meter before it goes anywhere.
+
+    Args:
+        flows: of any ports.
+        meters: by device, its meter's number.
+    """
+    found = []
+    for priority, match, actions in flows:
+        device = next((word.removeprefix("in_port=") for word in match.split(",") if word.startswith("in_port=")), "")
+        is_held = device in meters and actions != "drop"
+        found.append((priority, match, f"meter:{meters[device]},{actions}" if is_held else actions))
+    return found
 
 
 def bridged(vlan: int, devices: Sequence[str], uplinks: Sequence[str]) -> list[Flow]:

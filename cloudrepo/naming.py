@@ -12,6 +12,8 @@ import uuid
 from dataclasses import dataclass
 
 INTERNET_VLAN = 400
+HIGHEST_METER = 0xFFFF0000  # OFPM_MAX, OpenFlow 1.3.5, A.3.4.4
+_INTERFACE = re.compile(r"eth(0|[1-9][0-9]{0,2})\Z", re.ASCII)
 MAX_LINK_NAME = 15  # IFNAMSIZ - 1, linux/if.h
 MARK_KEY = "cloudrepo"  # the key in OVS external_ids
 
@@ -78,6 +80,16 @@ def tap_name(vm_id: int, interface: str) -> str:
     if len(name) <= MAX_LINK_NAME:
         return name
     return f"{TAP_PREFIX}h" + hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def meter_number(vm_id: int, interface: str) -> int | None:
+    """The OpenFlow meter of a NIC: unique on a host as its TAP's name is, also among installations.
+
+    None for what is no NIC of ours, and for a VM whose id is beyond what a meter's number can hold.
+    """
+    matched = _INTERFACE.match(interface)
+    number = (vm_id << 8) + int(matched[1]) if matched is not None else 0
+    return number if matched is not None and int(matched[1]) < 256 and number <= HIGHEST_METER else None
 
 
 def require_device(name: str) -> str:

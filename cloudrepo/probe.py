@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloudrepo.naming import (
     dhcp_port,
     flow_owner,
     gateway_port,
+    meter_number,
     parse_cookie,
     parse_mark,
     run_root,
@@ -48,6 +50,7 @@ from cloudrepo.resources import (
     HostFacts,
     HostState,
     Machine,
+    Meter,
     Namespace,
     Port,
     Resource,
@@ -55,6 +58,7 @@ from cloudrepo.resources import (
     Tap,
 )
 
+METER_WORD = re.compile(r"\bmeter:(\d+)", re.ASCII)
 NAMESPACE_PREFIX = dhcp_namespace(0)[:-1]
 VLAN_DEVICE_PREFIXES = (gateway_port(0)[:-1], dhcp_port(0)[:-1])
 FlowsByMark = Mapping[Mark | None, tuple[openflow.Flow, ...]]
@@ -66,6 +70,7 @@ FORWARD_SWITCH = "/proc/sys/net/ipv4/ip_forward"
 #: What a parser raises at an answer that is none: garbled, cut, or nested without end.
 NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 FORWARDING_DEVICES = ("grep", "-rs", "--include=forwarding", "1", "/proc/sys/net/ipv4/conf")
+METERS, FEATURES = "meters", "meter features"  # questions
 FENCES = "fences"  # the question about them, and the runner's file
 
 
@@ -80,6 +85,7 @@ class Host:
         base_dir: the image folder, absolute on the host.
         is_network_node: whether VLANs, DHCP and NAT live here.
         user: the account QEMU runs as.
+        is_limited: whether NICs have a rate, so that it matters whether the bridge has meters.
     """
 
     ip: str
@@ -88,6 +94,7 @@ class Host:
     base_dir: str
     is_network_node: bool
     user: str
+    is_limited: bool = False
 
     @property
     def disks_root(self) -> str:
@@ -126,11 +133,14 @@ def questions(host: Host, *, is_broad: bool = False) -> tuple[Step, ...]:
     asked: dict[str, tuple[str, Act]] = {
         "ports": ("ports of the bridge", Run(words=ovs.list_ports())),
         "flows": ("flows of the bridge", Run(words=openflow.dump(host.bridge))),
+        METERS: ("meters of the bridge", Run(words=openflow.list_meters(host.bridge))),
         "addresses": ("devices and addresses", Run(words=iproute.list_addresses())),
         "machines": ("machines", ObserveMachines(root=run_root(host.installation), socket="qmp.sock")),
         "disks": ("disks", ObserveDisks(root=host.disks_root, kept=KEPT)),
         "processes": ("processes", ObserveProcesses(names=(qemu.BINARY, dnsmasq.BINARY))),
     }
+    if host.is_limited:
+        asked[FEATURES] = ("what meters the bridge has", Run(words=openflow.meter_features(host.bridge)))
     if is_broad:
         asked |= {
             "run directories": ("directories of installations", ObserveServers(root="/run", prefix=RUN_PREFIX)),
@@ -189,6 +199,7 @@ class _Reader:
         ]
         flows = self._flows(bridge)
         resources: list[Resource] = [*taps, *machines, *disks, *self._closure(bridge), *self._our_flows(flows)]
+        resources += self._meters(bridge, [*taps, *(bridge.ports if bridge else ())], flows)
         if "namespaces" in self.answers or self.host.is_network_node:
             ports, found, strange = self._network_node(bridge, taps, processes)
             resources += [*ports, *found]
@@ -339,6 +350,24 @@ class _Reader:
             if mark is not None and mark.installation == self.host.installation
         ]
 
+    def _meters(self, bridge: ovs.Bridge | None, devices: Iterable[Tap | Port], flows: FlowsByMark) -> list[Meter]:
+        """The meters, each with the mark of the NIC it is numbered for; else with that of a flow that names it."""
+        if bridge is None:
+            return []
+        marks = [one.mark for one in devices if one.mark is not None and one.mark.vm_id is not None]
+        by_device = {meter_number(mark.vm_id or 0, mark.detail): mark for mark in marks}
+        named = {
+            int(number): Mark(mark.installation, mark.scope, int(number) >> 8, f"eth{int(number) & 255}")
+            for mark, found in flows.items()
+            if mark is not None
+            for _, _, actions in found
+            for number in METER_WORD.findall(actions)
+        }
+        return [
+            Meter(number=number, flags=flags, bands=bands, mark=by_device.get(number, named.get(number)))
+            for number, (flags, bands) in self._parse(METERS, openflow.parse_meters).items()
+        ]
+
     def _closure(self, bridge: ovs.Bridge | None) -> list[Closure]:
         """The bridge as something of ours, if we closed it."""
         marks = bridge.closed_by if bridge is not None else ()
@@ -374,6 +403,7 @@ class _Reader:
             is_closed=bridge is not None and (bridge.is_closed or bool(self._closure(bridge))),
             was_closed=bridge is not None and self._was_closed(bridge, flows),
             is_shared=bridge is not None and self._is_shared(bridge, flows),
+            can_limit=self._can_limit(bridge),
             groups=self._parse("addresses", iproute.parse_groups),
             counts=self._parse(FENCES, _counts) if FENCES in self.answers else {},
             operation=self._parse(FENCES, _highest) if FENCES in self.answers else 0,
@@ -387,6 +417,10 @@ class _Reader:
             connected=self._parse("routes", iproute.parse_connected),
             forwards=self.answers["forwarding"].out.strip() == "1",
         )
+
+    def _can_limit(self, bridge: ovs.Bridge | None) -> bool | None:
+        is_asked = bridge is not None and self.host.is_limited
+        return self._parse(FEATURES, openflow.parse_meter_features) if is_asked else None
 
     def _parse(self, name: str, parser: Callable[[str], Any]) -> Any:
         answer = self.answers.get(name)

@@ -151,6 +151,25 @@ class Flows(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Meter(Resource):
+    """What bounds the rate at which one NIC sends: an OpenFlow meter, which flows of its port name.
+
+    A meter holds no mark. It is ours by its number, where the NIC's TAP or port is, or by a flow of ours that names it.
+
+    Attributes:
+        number: see `naming.meter_number`.
+        flags: sorted.
+        bands: each in the words of `dump-meters`.
+    """
+
+    KIND: ClassVar[str] = "meter"
+    NAMED_BY: ClassVar[str] = "number"
+    number: int
+    flags: tuple[str, ...]
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Namespace(Resource):
     """A network namespace. Its mark is the alias of its `lo`; unmarked yet, it may be announced as ours."""
 
@@ -415,6 +434,7 @@ class HostFacts:
         uplinks: ports of the bridge that lead to the other hosts.
         is_closed: whether the bridge forwards nothing but by a flow, or did when we marked it.
         was_closed: it did so before any installation came.
+        can_limit: whether the bridge has meters; None = it was not asked.
         is_shared: whether somebody else uses the bridge, by flows, ports or an address of its own.
         uplink: the device of the default route, "" without one.
         connected: connected networks by device, such as `{"eth0": ("10.0.10.0/24",)}`.
@@ -431,6 +451,7 @@ class HostFacts:
     is_closed: bool = False
     was_closed: bool = False
     is_shared: bool = False
+    can_limit: bool | None = None
     uplink: str = ""
     connected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forwards: bool = False

@@ -11,7 +11,9 @@ from typing import Any
 
 from cloudrepo import isolation
 from cloudrepo.allocation import dhcp_address, internet_gateway
+from cloudrepo.commands import openflow
 from cloudrepo.commands.openflow import Flow, sign
+from cloudrepo.errors import HostError
 from cloudrepo.isolation import Nic, Peer, Services, Switches
 from cloudrepo.link_switches import POLICY, is_allowed, is_served
 from cloudrepo.naming import (
@@ -23,11 +25,12 @@ from cloudrepo.naming import (
     flow_cookie,
     flow_owner,
     gateway_port,
+    meter_number,
     service_mac,
     tap_name,
 )
 from cloudrepo.probe import Host
-from cloudrepo.resources import Closure, Flows, HostFacts, Resource
+from cloudrepo.resources import Closure, Flows, HostFacts, Meter, Resource
 from cloudrepo.settings import Settings
 
 
@@ -52,7 +55,8 @@ def slice_flows(
         for one in vm["interfaces"]:
             if one.get("vlan_id") == INTERNET_VLAN:
                 flows += isolation.internet_nic(_nic(vm, one), way)
-    return _as_resources(Mark(host.installation, str(record["slice_id"])), flows)
+    meters = _meters(host, facts, settings, str(record["slice_id"]), here)
+    return [*meters, *_as_resources(Mark(host.installation, str(record["slice_id"])), _limited(flows, meters))]
 
 
 def vm_flows(host: Host, facts: HostFacts, settings: Settings, vm: Mapping[str, Any]) -> list[Resource]:
@@ -66,7 +70,8 @@ def vm_flows(host: Host, facts: HostFacts, settings: Settings, vm: Mapping[str, 
             for priority, match, actions in isolation.wire(one["vlan_id"], uplinks=facts.uplinks):
                 # of two owners of one flow one would take it from the other: each has its own priority
                 flows.append((priority - 1 - int(vm["vm_id"]) % 90, match, actions))
-    return _as_resources(Mark(host.installation, MANUAL, int(vm["vm_id"])), flows)
+    meters = _meters(host, facts, settings, MANUAL, [vm])
+    return [*meters, *_as_resources(Mark(host.installation, MANUAL, int(vm["vm_id"])), _limited(flows, meters))]
 
 
 def vlan_flows(host: Host, facts: HostFacts, settings: Settings, vlan: int, ports: Iterable[str]) -> list[Resource]:
@@ -155,6 +160,43 @@ def _link(
         others = [Peer(mac=each["mac"], ip=_address(each)) for _, each in ends if each is not one]
         flows += isolation.link_nic(_nic(vm, one), [*others, *served], switches, serves_dhcp=dhcp_port(vlan) in ports)
     return flows
+
+
+def _meters(
+    host: Host, facts: HostFacts, settings: Settings, scope: str, vms: Iterable[Mapping[str, Any]]
+) -> list[Meter]:
+    """A meter for each NIC that is on a wire, where the settings limit what guests send.
+
+    Raises:
+        HostError: they do, and the bridge has no meters.
+    """
+    rate_kbps = round(settings.network.rate_mbps * 1000)
+    if not rate_kbps:
+        return []
+    ends = [(int(vm["vm_id"]), one["name"]) for vm in vms for one in vm["interfaces"] if one.get("vlan_id") is not None]
+    if ends and facts.can_limit is False:
+        raise HostError(
+            host.ip,
+            f"the bridge {host.bridge} cannot limit what guests send",
+            evidence="its Open vSwitch has no meters, and `network.rate_mbps` is set",
+            remedy="Use a kernel from 4.18 on, or set `network.rate_mbps` to 0",
+            code="host.meters",
+        )
+    flags, bands = openflow.limit(rate_kbps)
+    found = []
+    for vm_id, interface in ends:
+        number = meter_number(vm_id, interface)
+        if number is None:
+            raise HostError(host.ip, f"what {interface} of VM {vm_id} sends cannot be limited", code="host.meters")
+        mark = Mark(host.installation, scope, vm_id, interface)
+        found.append(Meter(number=number, flags=flags, bands=bands, mark=mark))
+    return found
+
+
+def _limited(flows: Iterable[Flow], meters: Iterable[Meter]) -> list[Flow]:
+    marks = {one.number: one.mark for one in meters}
+    devices = {tap_name(mark.vm_id, mark.detail): number for number, mark in marks.items() if mark and mark.vm_id}
+    return isolation.metered(flows, devices)
 
 
 def _services_of(settings: Settings, link: Mapping[str, Any]) -> dict[str, str]:

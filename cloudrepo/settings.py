@@ -107,6 +107,7 @@ class Network:
         "subnets that VMs with internet access never reach, beside those the network node is connected to; "
         "a cloud's metadata service is at 169.254.169.254",
     )
+    rate_mbps: float = _key(0.0, "most that each NIC of a guest may send; 0 = no limit", "Mbit/s", 0, 100000)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Site:
                 base_dir=self.resolve(ip, self.settings.images.base_dir),
                 is_network_node=ip == self.settings.network.node,
                 user=self.user,
+                is_limited=self.settings.network.rate_mbps > 0,
             )
             with self._lock:
                 self._hosts[ip] = known

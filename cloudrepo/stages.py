@@ -39,6 +39,7 @@ from cloudrepo.resources import (
     HostFacts,
     Machine,
     MachineSpec,
+    Meter,
     Namespace,
     Port,
     Process,
@@ -153,6 +154,7 @@ class StageBuilder:
         flows = [one for one in away.of(Flows) if one.key not in new.keys]
         if flows:  # before the ports they name: a number may be another's soon
             steps.append(self._change_flows("flows:remove", f"remove flows of {_owners(flows)}", remove=flows))
+        steps += self._remove_meters(away)
         # Devices before their ports: those in a namespace, and TAPs of a group, go all at once, while Open
         # vSwitch would take them away one by one. A port without its device still carries its mark.
         lines = iproute.delete_links([tap.device for tap in away.of(Tap)], taken=self.facts.groups)
@@ -244,9 +246,26 @@ class StageBuilder:
                 self.host.bridge, add=ports, untrunk=new.trunks(ports), close=closures[0] if closures else None
             )
             steps.append(self._run("ports:add", label, words))
+        steps += self._set_meters(new, is_closing=bool(closures))
         if flows:
             steps.append(self._change_flows("flows:add", f"set flows of {_owners(flows)}", add=flows))
         return tuple(steps)
+
+    def _remove_meters(self, away: Split) -> list[Step]:
+        """Before the devices by which they are known to be ours."""
+        return [
+            self._run(f"meter{one.number}:remove", f"remove {one}", openflow.delete_meter(self.host.bridge, one.number))
+            for one in away.of(Meter)
+        ]
+
+    def _set_meters(self, new: Split, *, is_closing: bool) -> list[Step]:
+        """Before the flows that name them. A bridge that was closed just now has lost its meters, or had been."""
+        steps, bridge = [] if not is_closing else self._remove_meters(new), self.host.bridge
+        for one in new.of(Meter):
+            is_new = one.key not in new.seen
+            words = openflow.set_meter(bridge, one.number, one.flags, one.bands, is_new=is_new)
+            steps.append(self._run(f"meter{one.number}:{'add' if is_new else 'change'}", f"set {one}", words))
+        return steps
 
     def _change_flows(self, name: str, label: str, *, remove: Sequence[Flows] = (), add: Sequence[Flows] = ()) -> Step:
         """All or none; those that are there go with it, since a port's number may not be what it was."""

@@ -23,6 +23,7 @@ from cloudrepo.resources import (
     HostState,
     Machine,
     MachineSpec,
+    Meter,
     Namespace,
     Nic,
     Port,
@@ -44,6 +45,7 @@ THEIRS = "0000beef"
 
 TAP = Tap(device="tap_1001_eth1", user="ubuntu", mark=mark(1000, 1001, "eth1"))
 PORT = Port(device="tap_1001_eth1", tag=100, mark=mark(1000, 1001, "eth1"))
+METER = Meter(number=7, flags=("burst", "kbps"), bands=("type=drop rate=8",), mark=mark(1000, 1001, "eth1"))
 TUNNEL = replace(PORT, vlan_mode=Port.TUNNEL, outer=Port.OUTER)
 SPACE = Namespace(namespace="ns-dhcp-vlan100", mark=mark(1000, None, "100"))
 GATEWAY = Address(
@@ -81,6 +83,9 @@ DIFFERENCES: list[tuple[Resource, Resource, str]] = [
     (PORT, replace(PORT, tag=None), "tag none, wanted 100"),
     (PORT, replace(PORT, trunks=(7, 8)), "trunks 7 8, wanted none"),
     (PORT, replace(PORT, vlan_mode="native-tagged"), "VLAN mode native-tagged, wanted access"),
+    (METER, replace(METER, flags=("kbps",)), "flags kbps, wanted burst kbps"),
+    (METER, replace(METER, bands=("type=drop rate=9",)), "bands type=drop rate=9, wanted type=drop rate=8"),
+    (METER, replace(METER, mark=mark(1000, 1001, "eth2")), f"mark {mark(1000, 1001, 'eth2')}, wanted {METER.mark}"),
     (TUNNEL, replace(TUNNEL, vlan_mode=""), "VLAN mode access, wanted dot1q-tunnel"),
     (TUNNEL, replace(TUNNEL, outer=""), "outer tag none, wanted 802.1q"),
     (TUNNEL, replace(TUNNEL, cvlans=(7, 8)), "inner tags 7 8, wanted none"),

@@ -34,7 +34,7 @@ CLASSES = {
     for kind in (
         *(resources.Tap, resources.Port, resources.Namespace, resources.Address, resources.DhcpServer),
         *(resources.Firewall, resources.Nic, resources.MachineSpec, resources.Machine, resources.Disk),
-        *(resources.Wiring, resources.Closure, resources.Flows, qemu.Started),
+        *(resources.Wiring, resources.Closure, resources.Flows, resources.Meter, qemu.Started),
         *(
             confine.Limits,
             resources.HostFacts,

@@ -12,12 +12,13 @@ import yaml
 from cloudrepo import link_switches
 from cloudrepo.errors import SettingsError
 from cloudrepo.invariants import violations
-from cloudrepo.naming import dhcp_port, gateway_port, tap_name
+from cloudrepo.naming import dhcp_port, gateway_port, meter_number, tap_name
 from cloudrepo.rebuilt import rebuilt
 from cloudrepo.resources import Disk
 from cloudrepo.settings import Settings
 from cloudrepo.state import ShapeError, normalise
 from cloudrepo.watched import slices_of
+from deployment_api import DeploymentAPI
 from fakes.host import ModelHost
 from fakes.orchestrator import HOSTS, hosts_of, orchestrator
 from orchestrator_api import OrchestratorAPI
@@ -348,3 +349,144 @@ def test_the_event_log_says_what_was_set(api: OrchestratorAPI) -> None:
     assert created.details["dhcp"] is False
     assert (changed.who, changed.about, changed.details["owner"]) == ("ines", f"slice {slice_id}", "sam")
     assert (changed.details["link_id"], changed.details["bridging"]) == (1, "allowed")
+
+
+# ---------------------------------------------------------------------------------------- rates
+
+
+def limited(folder: Path, mbps: float) -> OrchestratorAPI:
+    """A façade whose settings limit what NICs send; the state file and hosts are new."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump({"network": {"rate_mbps": mbps}}))
+    return orchestrator(folder)
+
+
+def meters(api: OrchestratorAPI) -> dict[int, str]:
+    return {
+        number: " ".join(text.split()) for host in hosts_of(api).values() for number, text in host.flows.meters.items()
+    }
+
+
+def ways(api: OrchestratorAPI, slice_id: int) -> list[tuple[int, str]]:
+    """Of each flow by which a guest's frame gets anywhere: the meter of its NIC, and its actions."""
+    found = []
+    for vm in record(api, slice_id)["vms"]:
+        for one in vm["interfaces"]:
+            device = f'in_port="{tap_name(vm["vm_id"], one["name"])}"'
+            lines = hosts_of(api)[vm["worker_ip"]].flows.dump().splitlines()
+            actions = [line.partition("actions=")[2] for line in lines if device in line]
+            found += [(meter_number(vm["vm_id"], one["name"]) or 0, act) for act in actions if act != "drop"]
+    return found
+
+
+def with_internet(api: OrchestratorAPI) -> int:
+    slice_id = pair(api, "admin", bridging="allowed")
+    ok(api.add_vm_to_slice("admin", slice_id, "c", "cirros", 1, True))
+    return slice_id
+
+
+def test_every_nic_on_a_wire_has_a_meter_and_nothing_it_sends_goes_by_it(tmp_path: Path) -> None:
+    api = limited(tmp_path, 8)
+    slice_id = with_internet(api)
+    ok(api.deploy_slice("admin", slice_id))
+    numbers = {
+        meter_number(vm["vm_id"], one["name"])
+        for vm in record(api, slice_id)["vms"]
+        for one in vm["interfaces"]
+        if one["vlan_id"] is not None
+    }
+    assert len(numbers) == 3 and set(meters(api)) == numbers
+    assert {text.partition("kbps ")[2] for text in meters(api).values()} == {
+        "burst bands= type=drop rate=8000 burst_size=1600"
+    }
+    found = ways(api, slice_id)
+    assert {number for number, _ in found} == numbers and len(found) >= 10
+    assert all(act.startswith(f"meter:{number},") for number, act in found)
+    assert [one for one in ok(api.drift())["objects"] if one["difference"]] == []
+    ok(api.stop_vm("admin", slice_id, record(api, slice_id)["vms"][0]["vm_id"]))
+    assert len(meters(api)) == 2
+    ok(api.delete_slice("admin", slice_id))
+    assert meters(api) == {}
+
+
+def test_without_a_rate_there_is_no_meter(tmp_path: Path) -> None:
+    api = limited(tmp_path, 0)
+    slice_id = with_internet(api)
+    ok(api.deploy_slice("admin", slice_id))
+    assert meters(api) == {} and not any("meter" in act for _, act in ways(api, slice_id))
+
+
+def test_a_meter_that_is_gone_or_changed_is_told_and_mended(tmp_path: Path) -> None:
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    ok(api.deploy_slice("admin", slice_id))
+    before, worker = meters(api), worker_of(api, slice_id, 0)
+    flows = sorted(worker.flows.dump().splitlines())
+    (number,) = worker.flows.meters
+    changed, gone = {f"meter {number} changed"}, {f"meter {number} missing", f"flows slice {slice_id} changed"}
+    for said in (changed, gone):
+        if said == gone:
+            worker.flows.delete_meter(number)
+        else:
+            worker.flows.set_meter(f"meter={number},kbps,bands=type=drop,rate=9", is_new=False)
+        found = [one for one in ok(api.drift())["objects"] if one["difference"]]
+        assert {f"{one['kind']} {one['name']} {one['state']}" for one in found} == said
+        ok(api.drift_fix())
+        assert meters(api) == before and sorted(worker.flows.dump().splitlines()) == flows
+
+
+@pytest.mark.parametrize("rate", [20, 0])
+def test_another_rate_is_a_drift_and_set_with_it(rate: float, tmp_path: Path) -> None:
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    ok(api.deploy_slice("admin", slice_id))
+    again = OrchestratorAPI(api.db, DeploymentAPI(api.executor), settings=Settings.of({"network.rate_mbps": rate}))
+    again.site.accelerator_of = lambda ip: "tcg"
+    assert {one["kind"] for one in ok(again.drift())["objects"] if one["difference"]} >= {"meter"}
+    ok(again.drift_fix())
+    assert [one for one in ok(again.drift())["objects"] if one["difference"]] == []
+    assert all("rate=20000 " in text for text in meters(api).values()) and len(meters(api)) == (2 if rate else 0)
+
+
+def test_a_closed_bridge_that_was_opened_gets_its_meters_with_its_flows(tmp_path: Path) -> None:
+    """Opening flushes both."""
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    ok(api.deploy_slice("admin", slice_id))
+    before, worker = meters(api), worker_of(api, slice_id, 0)
+    worker.bridge["fail_mode"] = ""
+    worker.flows.flush(has_built_in=True)
+    ok(api.drift_fix())
+    assert meters(api) == before and all("meter" in act for _, act in ways(api, slice_id))
+
+
+def test_a_bridge_that_cannot_limit_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    worker = worker_of(api, slice_id, 1)
+    worker.most_meters = 0
+    said = refused(api.deploy_slice("admin", slice_id), "host.meters")
+    assert f"{worker.ip}: the bridge br-int cannot limit what guests send" in said and "network.rate_mbps" in said
+    assert record(api, slice_id)["status"] == "design"
+    assert meters(api) == {} and all(set(host.ports) == {"trunk0"} for host in hosts_of(api).values())
+
+
+def test_a_meter_of_others_under_our_number_is_left_alone(tmp_path: Path) -> None:
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    worker, vm = worker_of(api, slice_id, 0), record(api, slice_id)["vms"][0]
+    number = meter_number(vm["vm_id"], "eth1") or 0
+    worker.flows.set_meter(f"meter={number},kbps,bands=type=drop,rate=9", is_new=True)
+    said = refused(api.deploy_slice("admin", slice_id), "host.foreign")
+    assert f"meter {number} is there and is not ours" in said
+    assert list(worker.flows.meters) == [number] and "rate=9" in worker.flows.meters[number]
+
+
+def test_a_bridge_that_is_closed_already_and_lost_its_mark_keeps_what_it_limits(tmp_path: Path) -> None:
+    """Nothing is flushed then: a meter that is there cannot be added."""
+    api = limited(tmp_path, 8)
+    slice_id = pair(api, "admin")
+    ok(api.deploy_slice("admin", slice_id))
+    before, worker = meters(api), worker_of(api, slice_id, 0)
+    worker.bridge["ids"].clear()
+    ok(api.set_link("admin", slice_id, 1, spoofing="allowed"))
+    assert worker.bridge["ids"] and meters(api) == before and all("meter" in act for _, act in ways(api, slice_id))

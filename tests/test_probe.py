@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from cloudrepo import probe
 from cloudrepo.errors import HostError
-from cloudrepo.naming import SHARED, UNFINISHED
+from cloudrepo.naming import SHARED, UNFINISHED, Mark
 from cloudrepo.plan import ReadFile, Run, StepResult
 from cloudrepo.resources import (
     Address,
@@ -20,6 +21,7 @@ from cloudrepo.resources import (
     Flows,
     HostState,
     Machine,
+    Meter,
     Namespace,
     Port,
     Tap,
@@ -58,6 +60,7 @@ def answers(**changes: Any) -> dict[str, StepResult]:
         "servers": "[]",
         "rules": "",
         "routes": text("ip-route.txt"),
+        "meters": "",
         "forwarding": "0\n",
         "forwarding devices": "/proc/sys/net/ipv4/conf/gw_vlan400/forwarding:1\n",
         **{name: one if isinstance(one, str) else json.dumps(one) for name, one in changes.items()},
@@ -74,7 +77,7 @@ def seen(ip: str = NODE, **changes: Any) -> HostState:
 
 def test_a_worker_is_asked_less_than_the_network_node() -> None:
     asked = {ip: [step.name for step in probe.questions(host(ip))] for ip in (WORKER, NODE)}
-    assert asked[WORKER] == ["ports", "flows", "addresses", "machines", "disks", "processes"]
+    assert asked[WORKER] == ["ports", "flows", "meters", "addresses", "machines", "disks", "processes"]
     assert asked[NODE] == [
         *(*asked[WORKER], "namespaces", "servers", "rules", "routes", "forwarding", "forwarding devices")
     ]
@@ -83,7 +86,9 @@ def test_a_worker_is_asked_less_than_the_network_node() -> None:
 def test_every_question_is_read_only() -> None:
     for step in (*probe.questions(host()), *probe.first_question(host()).steps):
         if isinstance(step.act, Run):
-            assert set(step.act.words) & {"list", "show", "iptables-save", "grep", "dump-flows"}, step.act.words
+            assert set(step.act.words) & {"list", "show", "iptables-save", "grep", "dump-flows", "dump-meters"}, (
+                step.act.words
+            )
         else:
             assert type(step.act) is ReadFile or type(step.act).__name__.startswith("Observe")
 
@@ -189,6 +194,37 @@ def test_flows_are_ours_by_their_cookie_and_a_closed_bridge_by_its_mark() -> Non
     opened = seen(ports=bridge(marks=[mark(SHARED)]))
     assert not opened.of(Closure)[0].is_closed and opened.facts.is_closed, "somebody opened it again"
     assert not seen(ports=bridge(marks=[mark(SHARED, installation="ffff0000")])).facts.is_closed
+
+
+METERS = (
+    "meter=256256 kbps burst bands=\ntype=drop rate=8000 burst_size=1600\n\nmeter=9 kbps bands=\ntype=drop rate=1\n"
+)
+
+
+def test_a_meter_is_ours_by_the_nic_it_is_numbered_for_or_by_a_flow_that_names_it() -> None:
+    """eth0 of VM 1001 has its TAP there; of the others only a flow, of us or of others, or nothing."""
+
+    def whose(flows: str = "", meters: str = METERS) -> dict[int, Mark | None]:
+        return {one.number: one.mark for one in seen(meters=meters, flows=flows).of(Meter)}
+
+    assert whose() == {256256: mark(1000, 1001, "eth0"), 9: None}
+    by_flow = OUR_FLOW.replace("drop", "meter:512003,NORMAL") + ANOTHERS_FLOW.replace("drop", "meter:9,NORMAL")
+    theirs = mark(1000, 0, "eth9", installation="ffff0000")
+    found = whose(by_flow, METERS + "\nmeter=512003 kbps bands=\ntype=drop rate=1\n")
+    assert found == {256256: mark(1000, 1001, "eth0"), 9: theirs, 512003: mark(1000, 2000, "eth3")}
+    (one, _) = seen(meters=METERS).of(Meter)
+    assert (one.flags, one.bands) == (("burst", "kbps"), ("type=drop rate=8000 burst_size=1600",))
+    assert seen(ports=text("ovs-empty.txt"), meters=METERS).of(Meter) == []
+
+
+def test_what_meters_a_bridge_has_is_asked_only_where_it_matters() -> None:
+    limited = replace(host(WORKER), is_limited=True)
+    assert [step.name for step in probe.questions(limited)][-1] == "meter features"
+    assert seen().facts.can_limit is None
+    for most, expected in ((0, False), (7, True)):
+        said = f"max_meter:{most} max_bands:1 max_color:0\nband_types: drop\ncapabilities: kbps burst\n"
+        given = answers(**{"meter features": said})
+        assert probe.read(limited, given).facts.can_limit is expected
 
 
 def test_a_port_is_an_uplink_when_it_is_nobodys_trunk() -> None:
@@ -310,6 +346,8 @@ NONSENSE = ["", "\n", "no such file", "[", "{}", "5", '"x"', "[5]", '[{"dir": 5}
 TRUE_ANSWERS = {
     ("flows", ""),
     ("flows", "\n"),
+    ("meters", ""),
+    ("meters", "\n"),
     ("rules", ""),
     ("rules", "\n"),
     ("namespaces", "{}"),

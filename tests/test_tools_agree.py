@@ -17,7 +17,7 @@ from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
 from cloudrepo.commands.dnsmasq import Range
 from cloudrepo.commands.openflow import Flow
 from cloudrepo.firewall import internet_firewall
-from cloudrepo.naming import first_cookie, flow_cookie, service_mac
+from cloudrepo.naming import first_cookie, flow_cookie, meter_number, service_mac
 from cloudrepo.resources import Closure, Firewall, HostFacts, MachineSpec, Nic, Port, Tap
 from cloudrepo.settings import Settings
 from vm_launcher import machine
@@ -388,3 +388,45 @@ def test_an_internal_port_whose_namespace_went_comes_back_only_in_two_transactio
     )
     assert [status for status, _, _ in answers] == [0] * len(answers), answers
     assert (answers[4][1].strip(), answers[7][1].strip()) == ("0", "1")
+
+
+@pytest.mark.cost(seconds=3)
+def test_ovs_has_the_meters_we_wanted_and_flows_by_them(tmp_path: Path) -> None:
+    """Made, read back, changed under the flows that name them, gone with those, and gone with a killed switch."""
+    cookie, number = flow_cookie(mark(1000)), meter_number(1001, "eth1") or 0
+    wanted, another = openflow.limit(8000), openflow.limit(20_000)
+    nic = isolation.Nic(device="tap_1001_eth1", mac="52:54:00:03:e9:01")
+    link = isolation.link_nic(nic, (), isolation.Switches(bridging=True), serves_dhcp=True)
+    bare = [*link, *isolation.bridged(100, (nic.device,), ("trunk0",)), openflow.sign(cookie)]
+    flows = tuple(sorted(isolation.metered(bare, {nic.device: number})))
+    set_flows = (openflow.change("br-int"), openflow.change_text(remove=[cookie], add={cookie: flows}))
+    names = ("tap_1001_eth1", "trunk0")
+    devices = "; ".join(f"ip tuntap add dev {name} mode tap; ovs-vsctl add-port br-int {name}" for name in names)
+    answers = apart(
+        shell(OVS.format(directory=tmp_path) + devices),
+        run(*openflow.meter_features("br-int")),
+        run(*openflow.set_meter("br-int", number, *wanted, is_new=True)),
+        set_flows,
+        run(*openflow.list_meters("br-int")),
+        run(*openflow.dump("br-int")),
+        run(*openflow.set_meter("br-int", number, *another, is_new=False)),
+        run(*openflow.list_meters("br-int")),
+        run(*openflow.dump("br-int")),
+        run(*openflow.delete_meter("br-int", number)),
+        run(*openflow.delete_meter("br-int", number)),
+        run(*openflow.list_meters("br-int")),
+        run(*openflow.dump("br-int")),
+        run(*openflow.set_meter("br-int", number, *wanted, is_new=True)),
+        set_flows,
+        shell(OVS_KILLED.format(directory=tmp_path)),
+        run(*openflow.list_meters("br-int")),
+        shell(OVS_END),
+    )
+    assert [status for status, _, _ in answers] == [0] * len(answers), answers
+    said = [out for _, out, _ in answers]
+    assert openflow.parse_meter_features(said[1]) is True
+    assert openflow.parse_meters(said[4]) == {number: wanted} and openflow.parse_meters(said[7]) == {number: another}
+    assert openflow.parse_dump(said[5])[cookie] == openflow.parse_dump(said[8])[cookie] == flows
+    assert openflow.parse_meters(said[11]) == {}
+    assert openflow.parse_dump(said[12])[cookie] == tuple(one for one in flows if "meter:" not in one[2])
+    assert openflow.parse_meters(said[16]) == {}

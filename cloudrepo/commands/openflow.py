@@ -14,6 +14,7 @@ Flow = tuple[int, str, str]  # priority, match, actions
 TIMEOUT_S = 20
 #: Named, since `dump-flows` spells actions by version.
 PROTOCOL = ("-O", "OpenFlow13")
+_TOOL = ("ovs-ofctl", f"--timeout={TIMEOUT_S}", *PROTOCOL)
 #: A cookie of nought, a priority of 32768 and a match of everything are not printed.
 _LINE = re.compile(
     r"\s*(?:cookie=(?P<cookie>0x[0-9a-f]+), )?(?:table=(?P<table>\w+), )?"
@@ -21,6 +22,8 @@ _LINE = re.compile(
     re.ASCII,
 )
 DEFAULT_PRIORITY = 32768
+LARGEST_KBIT = 600  # a packet of 64 KiB, rounded up
+_METER = re.compile(r"meter=(?P<number>\w+) (?P<flags>[a-z ]*)bands=\Z", re.ASCII)
 #: What a bridge without `fail_mode=secure` has by itself.
 BUILT_IN = (0, "", "NORMAL")
 
@@ -67,6 +70,70 @@ def change_text(*, remove: Iterable[int] = (), add: Mapping[int, Iterable[Flow]]
                 raise ValueError(f"not a flow: {line!r}")
             lines.append(line)
     return "".join(f"{line}\n" for line in lines)
+
+
+def limit(rate_kbps: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Flags and bands of a meter that drops what comes faster than a rate in kbit/s.
+
+    It lets a fifth of a second through at once, and one packet of 64 KiB always: that is what a guest hands over
+    where the network card cuts it into frames.
+    """
+    return ("burst", "kbps"), (f"type=drop rate={rate_kbps} burst_size={max(LARGEST_KBIT, rate_kbps // 5)}",)
+
+
+def set_meter(bridge: str, number: int, flags: Iterable[str], bands: Iterable[str], *, is_new: bool) -> tuple[str, ...]:
+    """Make a meter, or change one that flows may name. One call each: a bundle takes none."""
+    words = [f"meter={number}", *flags, f"bands={','.join(','.join(band.split()) for band in bands)}"]
+    return (*_TOOL, "add-meter" if is_new else "mod-meter", bridge, ",".join(words))
+
+
+def delete_meter(bridge: str, number: int) -> tuple[str, ...]:
+    """Remove a meter, and with it all flows that name it; none is fine."""
+    return (*_TOOL, "del-meter", bridge, f"meter={number}")
+
+
+def list_meters(bridge: str) -> tuple[str, ...]:
+    """All meters."""
+    return (*_TOOL, "dump-meters", bridge)
+
+
+def parse_meters(text: str) -> dict[int, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """By number, flags and bands; those that have a name instead are the switch's own.
+
+    Raises:
+        ValueError: a line that is of no meter.
+    """
+    found: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    number = 0
+    for line in filter(None, map(str.strip, text.splitlines())):
+        head = _METER.match(line)
+        if head is not None:
+            number = int(head["number"]) if head["number"].isdecimal() else 0
+            found[number] = (tuple(sorted(head["flags"].split())), ())
+        elif line.startswith("type=") and number in found:
+            flags, bands = found[number]
+            found[number] = (flags, (*bands, line))
+        elif " reply (" not in line and "_REPLY (" not in line and not line.startswith("OFPST_METER"):
+            raise ValueError(f"not a meter: {line[:200]!r}")
+    found.pop(0, None)
+    return found
+
+
+def meter_features(bridge: str) -> tuple[str, ...]:
+    """What the bridge can do with meters."""
+    return (*_TOOL, "meter-features", bridge)
+
+
+def parse_meter_features(text: str) -> bool:
+    """Whether it has meters that drop by kilobits.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    most = re.search(r"max_meter:(\d+)", text)
+    if most is None:
+        raise ValueError(f"no features of meters: {text[:200]!r}")
+    return int(most[1]) > 0 and re.search(r"^band_types:.*\bdrop\b", text, re.M) is not None and "kbps" in text
 
 
 def dump(bridge: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ FIELDS = frozenset(
 )
 PROTOCOLS = frozenset(["arp", "ip", "ipv6", "udp", "icmp", "icmp6"])
 ACTIONS = re.compile(
-    r"drop|NORMAL|pop_vlan|push_vlan:0x8100|set_field:\d+->vlan_vid|load:0x[0-9a-f]+->NXM_OF_ETH_DST\[4\.\.47\]|output:\S+",
+    r"drop|NORMAL|meter:\d+|pop_vlan|push_vlan:0x8100|set_field:\d+->vlan_vid|load:0x[0-9a-f]+->NXM_OF_ETH_DST\[4\.\.47\]|output:\S+",
     re.ASCII,
 )
 NEEDS = {
@@ -43,6 +43,14 @@ NEEDS = {
     **{name: ("icmp6",) for name in ("icmp_type", "nd_target", "nd_sll", "nd_tll")},
     "ipv6_src": ("ipv6", "icmp6"),
 }
+METER = re.compile(
+    r"meter=(\d+),((?:burst,|kbps,|pktps,|stats,)+)bands=((?:type=drop|rate=\d+|burst_size=\d+|,)+)", re.ASCII
+)
+METER_FEATURES = """OFPST_METER_FEATURES reply (OF1.3) (xid=0x2):
+max_meter:{most} max_bands:8 max_color:0
+band_types: drop
+capabilities: kbps pktps burst stats
+"""
 BUILT_IN = "priority=0 actions=NORMAL"
 
 
@@ -58,12 +66,14 @@ class FlowTable:
         flows: (priority, match) → cookie and actions; ports in them are numbers.
         numbers: of the ports that are there.
         has_built_in: the flow of a bridge that is not closed.
+        meters: by number, as they are printed.
     """
 
     flows: dict[tuple[int, str], tuple[int, str]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     last: int = 0
     has_built_in: bool = True
+    meters: dict[int, str] = field(default_factory=dict)
 
     def set_ports(self, names: Iterable[str]) -> None:
         """Which ports there are now; one that is new gets a number that nobody had."""
@@ -76,7 +86,7 @@ class FlowTable:
 
     def flush(self, *, has_built_in: bool) -> None:
         """What becomes of the flows when the bridge is closed or opened, or its switch starts."""
-        self.flows, self.has_built_in = {}, has_built_in
+        self.flows, self.meters, self.has_built_in = {}, {}, has_built_in
 
     def change(self, text: str) -> None:
         """`ovs-ofctl --bundle add-flows`: all lines or none.
@@ -128,11 +138,44 @@ class FlowTable:
         if not ACTIONS.fullmatch(word):
             raise BadFlow(f"unknown action {word}")
         verb, _, port = word.partition(":")
+        if verb == "meter" and int(port) not in self.meters:
+            raise BadFlow("Error OFPMMFC_INVALID_METER")
         if verb != "output":
             return word
         if port not in self.numbers:
             raise BadFlow(f"{port}: output to unknown port")
         return f"output:{self.numbers[port]}"
+
+    def set_meter(self, text: str, *, is_new: bool) -> None:
+        """`add-meter`, `mod-meter`.
+
+        Raises:
+            BadFlow: it is there already, or not; or the text is none of a meter.
+        """
+        matched = re.fullmatch(
+            r"meter=(\d+),((?:burst,|kbps,|pktps,|stats,)+)bands=((?:type=drop|rate=\d+|burst_size=\d+|,)+)", text
+        )
+        if matched is None:
+            raise BadFlow(f"ovs-ofctl: not a meter: {text}")
+        number = int(matched[1])
+        if (number in self.meters) is is_new:
+            raise BadFlow(
+                f"OFPT_ERROR (OF1.3) (xid=0x2): {'OFPMMFC_METER_EXISTS' if is_new else 'OFPMMFC_UNKNOWN_METER'}"
+            )
+        flags = [word for word in ("kbps", "pktps", "burst", "stats") if f"{word}," in matched[2]]
+        band = " ".join(matched[3].split(","))
+        self.meters[number] = f"meter={number} {' '.join(flags)} bands=\n{band} \n"
+
+    def delete_meter(self, number: int) -> None:
+        """`del-meter`: flows that name it go as well."""
+        self.meters.pop(number, None)
+        gone = [key for key, (_, actions) in self.flows.items() if f"meter:{number}" in actions.split(",")]
+        for key in gone:
+            del self.flows[key]
+
+    def dump_meters(self) -> str:
+        """`dump-meters`, the last made first."""
+        return "OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):\n" + "\n".join(reversed(self.meters.values()))
 
     def dump(self, metadata: str = "") -> str:
         """`ovs-ofctl --names --no-stats dump-flows`, of those that meet `metadata=VALUE/MASK` alone if it is given."""

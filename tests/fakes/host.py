@@ -13,7 +13,7 @@ from typing import Any
 from cloudrepo import plan as acts
 from cloudrepo.errors import CloudError, HostUnreachable, MessageRefused
 from cloudrepo.plan import Plan, PlanResult, Step, StepEvent, StepResult
-from fakes.flow_table import BadFlow, FlowTable
+from fakes.flow_table import METER_FEATURES, BadFlow, FlowTable
 
 BUILT_IN = {"filter": ("INPUT", "FORWARD", "OUTPUT"), "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")}
 
@@ -68,6 +68,7 @@ class ModelHost:
         self.elsewhere: dict[str, dict[str, Any]] = {}  # ports of another bridge
         self.bridge: dict[str, Any] = {"fail_mode": "", "ids": {}}
         self.flows = FlowTable()
+        self.most_meters = 262144
         self.flows.set_ports(self.ports)
         self.namespaces: dict[str, str] = {}
         self.rules: dict[str, dict[str, list[tuple[str, ...]]]] = {
@@ -364,6 +365,19 @@ class ModelHost:
                 except BadFlow as error:
                     raise Refusal(str(error)) from None
                 return ""
+            case ("add-meter" | "mod-meter" as verb, "br-int", text):
+                try:
+                    self.flows.set_meter(text, is_new=verb == "add-meter")
+                except BadFlow as error:
+                    raise Refusal(str(error)) from None
+                return ""
+            case ("del-meter", "br-int", number):
+                self.flows.delete_meter(int(number.removeprefix("meter=")))
+                return ""
+            case ("dump-meters", "br-int"):
+                return self.flows.dump_meters()
+            case ("meter-features", "br-int"):
+                return METER_FEATURES.format(most=self.most_meters)
             case ("--names", "--no-stats", "dump-flows", "br-int"):
                 return self.flows.dump()
             case ("--names", "--no-stats", "dump-flows", "br-int", metadata):

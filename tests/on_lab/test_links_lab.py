@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from cloudrepo.naming import dhcp_namespace
+from cloudrepo.naming import dhcp_namespace, meter_number
 from lab.cluster import Lab
 from on_lab.cluster import NETWORK_NODE, Cluster, Record, wait_until
 from on_lab.frames import End, frame_machines
@@ -20,6 +22,7 @@ BROADCAST, BPDU, LLDP = "ff:ff:ff:ff:ff:ff", "01:80:c2:00:00:00", "01:80:c2:00:0
 STRANGER, NEVER = "02:00:5e:00:53:07", "198.51.100.9"
 EXPERIMENTAL, IPV4, ARP = 0x88B5, 0x0800, 0x0806
 USUAL = {"spoofing": "forbidden", "bridging": "forbidden", "vlans": "forbidden", "dhcp": True}
+RATE_MBPS, FLOOD_S = 8.0, 7.0
 _numbers = itertools.count(1)
 
 
@@ -121,7 +124,7 @@ class Links:
 
 @pytest.fixture(scope="module")
 def links(lab: Lab, module_clusters: Callable[..., Cluster]) -> Iterator[Links]:
-    cluster = module_clusters()
+    cluster = module_clusters(network={"rate_mbps": RATE_MBPS})
     with frame_machines(lab):
         names = ("n1", "n2", "n3", "n4")
         made = cluster.slice(*names, interfaces=2)
@@ -156,6 +159,37 @@ def test_each_switch_opens_what_it_says_at_once_and_closes_it_again(links: Links
     links.set(wire, **USUAL)
     assert wire.crossing() == {""}
     assert [one for one in links.cluster.ok("drift")["objects"] if one["difference"]] == []
+
+
+def rate_mbps(wire: Wire) -> float:
+    """What of a flood of thrice the rate comes out, once what may pass at once has passed."""
+    frame = ethernet(wire.other.mac, wire.one.mac, EXPERIMENTAL, bytes(1400))
+    flooding = threading.Thread(target=wire.one.flood, args=(frame, FLOOD_S, 3 * RATE_MBPS * 1000))
+    flooding.start()
+    time.sleep(2)
+    first, began = wire.other.count()
+    time.sleep(3)
+    last, ended = wire.other.count()
+    flooding.join()
+    return (last - first) * 8 / (ended - began) / 1e6
+
+
+@pytest.mark.cost(seconds=25)
+def test_a_nic_sends_as_much_as_the_settings_say_and_drift_mends_its_meter(links: Links) -> None:
+    cluster, wire = links.cluster, links.wires["two hosts"]
+    assert rate_mbps(wire) == pytest.approx(RATE_MBPS, rel=0.15)
+    number = str(meter_number(wire.one.vm_id, wire.one.interface))
+    text = f"meter={number},kbps,burst,bands=type=drop,rate=80000,burst_size=16000"
+    cluster.host(wire.one.host, "ovs-ofctl", "-O", "OpenFlow13", "mod-meter", "br-int", text)
+    assert rate_mbps(wire) > 2 * RATE_MBPS, "the meter is what held it"
+    (changed,) = [one for one in cluster.ok("drift")["objects"] if one["difference"]]
+    assert (changed["kind"], changed["name"], changed["state"]) == ("meter", number, "changed")
+    cluster.host(wire.one.host, "ovs-ofctl", "-O", "OpenFlow13", "del-meter", "br-int", f"meter={number}")
+    missing = {one["kind"]: one["state"] for one in cluster.ok("drift")["objects"] if one["difference"]}
+    assert missing == {"meter": "missing", "flows": "changed"}
+    cluster.ok("drift_fix")
+    assert [one for one in cluster.ok("drift")["objects"] if one["difference"]] == []
+    assert rate_mbps(wire) == pytest.approx(RATE_MBPS, rel=0.15)
 
 
 @pytest.mark.cost(seconds=8)

@@ -21,6 +21,7 @@ from cloudrepo.naming import (
     flow_owner,
     machine_dir,
     machine_uuid,
+    meter_number,
     run_root,
     server_dir,
 )
@@ -49,6 +50,7 @@ from cloudrepo.resources import (
     HostState,
     Machine,
     MachineSpec,
+    Meter,
     Nic,
     Port,
     Resource,
@@ -157,6 +159,8 @@ def _state(resource: Resource | None) -> str:
             return f" {resource.status}" if resource.status else ""
         case Flows():
             return f" {len(resource.flows)}"
+        case Meter():
+            return f" {' '.join(resource.bands)}"
         case Closure():
             return " closed" if resource.is_closed else " open"
     return ""
@@ -322,6 +326,8 @@ def _flows() -> Iterator[Trial]:
     back = Run(words=ovs.transaction("br-int", add=[Port(device=TAP, tag=VLAN, mark=_mark("eth0", VM))]))
     yield Trial("which it does not get again", back, seen=(f"+port {TAP} {VLAN}",))
     yield Trial("set anew", set_, seen=(f"~{here} 3",))
+    yield from _meters(cookie, change)
+    yield Trial("as they were", set_, seen=(f"~{here} 3",))
     closure = Closure(bridge="br-int", mark=Mark(OURS, "shared"))
     close = Run(words=ovs.transaction("br-int", close=closure))
     yield Trial("close the bridge", close, seen=("+closed bridge br-int closed", f"-{here}"))
@@ -335,6 +341,35 @@ def _flows() -> Iterator[Trial]:
     yield Trial("open it again", open_)
     no_bridge = Run(words=ovs.transaction("br-none", close=closure))
     yield Trial("close one that is not there", no_bridge, 1, "no row")
+
+
+def _meters(cookie: int, change: Callable[[str], Run]) -> Iterator[Trial]:
+    """Of NIC 0 of our VM, whose TAP is there."""
+    number = meter_number(VM, "eth0") or 0
+    flags, bands = openflow.limit(10_000)
+    here, meter = f"flows {flow_owner(_mark(''))}", f"meter {number}"
+
+    def set_(kbps: int, *, is_new: bool, which: int = number, bridge: str = "br-int") -> Run:
+        return Run(words=openflow.set_meter(bridge, which, flags, openflow.limit(kbps)[1], is_new=is_new))
+
+    def flows(number: int) -> Run:
+        held = openflow.flow(30, [f"in_port={TAP}"], f"meter:{number},NORMAL")
+        return change(openflow.change_text(remove=[cookie], add={cookie: [openflow.sign(cookie), held]}))
+
+    yield Trial("what meters there may be", Run(words=openflow.meter_features("br-int")))
+    yield Trial("a meter", set_(10_000, is_new=True), seen=(f"+{meter} {bands[0]}",))
+    yield Trial("it is there already", set_(10_000, is_new=True), 1, "OFPMMFC_METER_EXISTS")
+    yield Trial("another rate", set_(20_000, is_new=False), seen=(f"~{meter} {openflow.limit(20_000)[1][0]}",))
+    yield Trial("of none", set_(20_000, is_new=False, which=5), 1, "OFPMMFC_UNKNOWN_METER")
+    yield Trial("a flow by it", flows(number), seen=(f"~{here} 2",))
+    yield Trial("a flow by none", flows(5), 1, "OFPMMFC_INVALID_METER")
+    yield Trial("look at meters", Run(words=openflow.list_meters("br-int")))
+    yield Trial(
+        "meters of no bridge", Run(words=openflow.list_meters("br-none")), 1, "br-none is not a bridge or a soc"
+    )
+    gone = Run(words=openflow.delete_meter("br-int", number))
+    yield Trial("its flows go with it", gone, seen=(f"~{here} 1", f"-{meter}"))
+    yield Trial("remove it again", gone)
 
 
 def _addresses() -> Iterator[Trial]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes.flow_table import BadFlow
+from fakes.flow_table import METER_FEATURES, BadFlow
 from simulated.state import Answer, Call, Refusal
 from simulated.tools.ovs_vsctl import BRIDGE
 
@@ -22,6 +22,23 @@ def answer(call: Call) -> Answer:
             except BadFlow as error:
                 raise Refusal(str(error)) from None
             return Answer()
+        case ("add-meter" | "mod-meter" as verb, bridge, text):
+            _require(call, bridge)
+            try:
+                call.host.flows.set_meter(text, is_new=verb == "add-meter")
+            except BadFlow as error:
+                raise Refusal(str(error)) from None
+            return Answer()
+        case ("del-meter", bridge, number):
+            _require(call, bridge)
+            call.host.flows.delete_meter(int(number.removeprefix("meter=")))
+            return Answer()
+        case ("dump-meters", bridge):
+            _require(call, bridge)
+            return Answer(out=call.host.flows.dump_meters())
+        case ("meter-features", bridge):
+            _require(call, bridge)
+            return Answer(out=METER_FEATURES.format(most=262144))
         case ("--names", "--no-stats", "dump-flows", bridge):
             _require(call, bridge)
             return Answer(out=call.host.flows.dump())
