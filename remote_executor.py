@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 import shlex
 import socket
@@ -26,6 +25,7 @@ from typing import Any, TypeVar
 
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.gate import Gate
+from cloudrepo.host import json_text
 from cloudrepo.host.idle import IdleRunners
 from cloudrepo.host.message import diagnose, encode
 from cloudrepo.host.session import OnEvent, PlanSession
@@ -275,7 +275,10 @@ class RemoteExecutor:
         act = Checksum(path=path, length=length, timeout_s=600)
         plan = Plan(installation="", observe=(Step(name="checksum", label=f"check {path}", act=act),))
         answer = self.run_plan(host, plan).observed["checksum"]
-        return str(json.loads(answer.out)["sha256"]) if answer.status == 0 else ""
+        try:
+            return str(json_text.loads(answer.out)["sha256"]) if answer.status == 0 else ""
+        except json_text.NOT_UNDERSTOOD:
+            return ""
 
     # ── tunnels ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloudrepo.commands import coreutils, qemu_img
+from cloudrepo.host import json_text
 from cloudrepo.images import BaseImage, ImageStore
 from cloudrepo.plan import (
     Act,
@@ -170,8 +171,8 @@ def read_look(
     for key in ("files", "bases", "login"):
         if not observed[key].accepted:
             raise ValueError(f"could not {observed[key].label}: {observed[key].err}")
-    files: dict[str, Any] = json.loads(observed["files"].out)
-    bases: dict[str, Any] = json.loads(observed["bases"].out)
+    files: dict[str, Any] = json_text.loads(observed["files"].out)
+    bases: dict[str, Any] = json_text.loads(observed["bases"].out)
     uid, user = coreutils.parse_owner(observed["login"].out)
     records = [answer.out for key, answer in observed.items() if key.startswith("record") and answer.out]
     trusted = next((image for image in (_trusted(text, files, bases) for text in records) if image), None)
@@ -187,7 +188,7 @@ def read_look(
         refused=tuple(refused),
         user=user,
         folder_exists=files.get(store.base_dir) is not None,
-        cut_size=int(cut.get("size", 0)) if sha256 else 0,
+        cut_size=max(0, json_text.whole_or_none(cut.get("size")) or 0) if sha256 else 0,
         free=space.free if space else None,
     )
 
@@ -232,7 +233,10 @@ def _sources(
 
 
 def _source(path: str, facts: Mapping[str, Any]) -> Source:
-    return Source(path=path, size=int(facts["size"]), mtime_ns=int(facts["mtime_ns"]))
+    size, mtime_ns = json_text.whole_or_none(facts["size"]), json_text.whole_or_none(facts["mtime_ns"])
+    if size is None or mtime_ns is None or size < 0:
+        raise ValueError(f"no facts of a file: {path}")
+    return Source(path=path, size=size, mtime_ns=mtime_ns)
 
 
 def record_text(image: BaseImage, source: Source | None, installation: str) -> str:
@@ -244,14 +248,14 @@ def record_text(image: BaseImage, source: Source | None, installation: str) -> s
 def read_record(text: str) -> Record | None:
     """Read a record; None when it cannot be understood, which means that nothing is trusted."""
     try:
-        fields = json.loads(text)
+        fields = json_text.loads(text)
         source = fields["source"]
         return Record(
             image=BaseImage(**fields["image"]),
             source=Source(**source) if source else None,
             installation=str(fields.get("installation", "")),
         )
-    except (ValueError, KeyError, TypeError):
+    except json_text.NOT_UNDERSTOOD:
         return None
 
 
@@ -290,10 +294,10 @@ def inspect(store: ImageStore, draft: str, size: int, told: str = "") -> Plan:
 def read_inspection(draft: str, observed: Mapping[str, StepResult]) -> Found:
     """Read the answers to `inspect`; whatever cannot be understood becomes a problem of the image."""
     try:
-        content = json.loads(observed["content"].out)
+        content = json_text.loads(observed["content"].out)
         sha256, size = str(content["sha256"]), int(content["size"])
-        kind = json.loads(observed["file"].out)[draft]["kind"]
-    except (ValueError, KeyError, TypeError):
+        kind = json_text.loads(observed["file"].out)[draft]["kind"]
+    except json_text.NOT_UNDERSTOOD:
         return Found(path=draft, sha256="", size=0, info=None, problem="it cannot be read")
     found: qemu_img.ImageInfo | None = None
     problem = "" if kind == "file" else f"it is a {kind}"

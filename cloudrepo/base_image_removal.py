@@ -7,12 +7,12 @@ image (it is brought again) or is among these marks, and the copy goes back to i
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 
 from cloudrepo import base_image_plans as plans
 from cloudrepo.errors import HostError, StepFailed
+from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
 from cloudrepo.images import DIRECTORY_PREFIX, MANUAL_PREFIX, MARK_FILE, ImageStore, parse_mark_file
 from cloudrepo.plan import (
@@ -138,11 +138,11 @@ def _facts(host: str, answer: StepResult | None) -> Mapping[str, object]:
     try:
         if answer is None or not answer.accepted:
             raise ValueError(answer.err if answer else "no answer")
-        found = json.loads(answer.out)
+        found = json_text.loads(answer.out)
         if not isinstance(found, dict):
             raise ValueError("no facts of files")
         return found
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise HostError(host, "could not look at the base images", evidence=str(error)[:200]) from error
 
 
@@ -152,8 +152,8 @@ def _why_used(host: str, path: str, observed: Mapping[str, StepResult]) -> str:
         try:
             if not answer.accepted:
                 raise ValueError(answer.err)
-            rows = [(str(row["dir"]), row["files"][MARK_FILE]) for row in json.loads(answer.out or "[]")]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            rows = [(str(row["dir"]), row["files"][MARK_FILE]) for row in json_text.loads(answer.out or "[]")]
+        except json_text.NOT_UNDERSTOOD as error:
             raise HostError(host, "could not look at the disks of VMs", evidence=str(error)[:200]) from error
         for directory, text in rows:
             mark = parse_mark_file(text or "", directory)

@@ -26,6 +26,7 @@ from typing import Any
 from cloudrepo import base_image_plans as plans, base_image_removal
 from cloudrepo.base_image_plans import Look, Source
 from cloudrepo.errors import CloudError, HostError, RefusedError, StepFailed
+from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
 from cloudrepo.image_library import KnownImage
 from cloudrepo.images import BaseImage, ImageStore, resolve
@@ -287,7 +288,7 @@ class _Bringing:
         result = self.executor.run_plan(self.host, plan)
         try:
             return plans.read_look(self.store, self.name, self.digest, self.candidates, result.observed)
-        except (ValueError, KeyError, TypeError) as error:
+        except json_text.NOT_UNDERSTOOD as error:
             raise HostError(self.host, "could not look at the image folder", evidence=str(error)) from error
 
     # -- the three sources -------------------------------------------------------------------------------

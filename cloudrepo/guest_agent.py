@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cloudrepo.errors import CloudError
+from cloudrepo.host import json_text
 
 DELIMITER = b"\xff"
 POLL_S = 0.1
@@ -150,7 +151,7 @@ class GuestAgent:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
-            answer = json.loads(line.rpartition(DELIMITER)[2])
+            answer = json_text.loads(line.rpartition(DELIMITER)[2])
         except ValueError:
             return {}
         return answer if isinstance(answer, dict) else {}

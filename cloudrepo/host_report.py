@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from cloudrepo import firewall
 from cloudrepo.commands import coreutils, iptables, openflow
 from cloudrepo.errors import HostError
+from cloudrepo.host import json_text
 from cloudrepo.naming import first_cookie, machine_dir, parse_cookie, run_root
 from cloudrepo.plan import Act, ObserveMachines, ObserveServers, Plan, ReadFile, Run, Step, StepResult
 from cloudrepo.probe import NOT_UNDERSTOOD, Host
@@ -140,7 +140,7 @@ def parse_processors(text: str) -> tuple[int, int]:
     name, *fields = text.partition("\n")[0].split()
     if name != "cpu" or len(fields) < 4:
         raise ValueError("no line cpu")
-    ticks = [int(each) for each in fields[:8]]
+    ticks = [_counted(each) for each in fields[:8]]
     idle = sum(ticks[3:5])
     return sum(ticks) - idle, sum(ticks)
 
@@ -152,8 +152,16 @@ def parse_memory(text: str) -> tuple[float, float]:
         ValueError, KeyError: it does not say.
     """
     lines = (line.partition(":") for line in text.splitlines())
-    sizes = {name: int(rest.split()[0]) for name, _, rest in lines if rest.split()[1:] == ["kB"]}
+    sizes = {name: _counted(rest.split()[0]) for name, _, rest in lines if rest.split()[1:] == ["kB"]}
     return sizes["MemTotal"] / 1024, sizes["MemAvailable"] / 1024
+
+
+def _counted(word: str) -> int:
+    """A number of the kernel's own, which has 64 bits."""
+    number = int(word)
+    if not 0 <= number < 2**64:
+        raise ValueError("no number of the kernel")
+    return number
 
 
 def _optional(answers: Mapping[str, StepResult], name: str, parser: Any, *, may_be_empty: bool = False) -> Any:
@@ -186,16 +194,16 @@ def _machines(text: str) -> dict[int, MachineReport]:
     return {
         _number(row["dir"]): MachineReport(
             is_alive=bool(row["alive"]),
-            pid=row["pid"],
+            pid=json_text.whole_or_none(row["pid"]),
             process_state=str(row.get("process_state") or ""),
-            status=row["status"],
+            status=json_text.text_or_none(row["status"]),
         )
-        for row in json.loads(text)
+        for row in json_text.loads(text)
     }
 
 
 def _servers(text: str) -> frozenset[int]:
-    return frozenset(_number(row["dir"]) for row in json.loads(text) if row["alive"])
+    return frozenset(_number(row["dir"]) for row in json_text.loads(text) if row["alive"])
 
 
 def _scopes(text: str) -> frozenset[str]:

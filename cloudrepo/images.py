@@ -15,7 +15,6 @@ only after that the mark names it. So what a mark names as `disk` was made by us
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 from cloudrepo import remembrance
 from cloudrepo.commands import qemu_img
 from cloudrepo.errors import CloudError, ForeignObjectError, HostError, RefusedError, StepFailed
+from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor, NextOperation, run_fenced
 from cloudrepo.naming import DRAFT, Mark, parse_mark
 from cloudrepo.plan import (
@@ -203,7 +203,7 @@ def mark_text(spec: OverlaySpec, *, disk: str = "", candidate: str = "") -> str:
 def parse_mark_file(text: str, directory: str = "") -> DiskMark | None:
     """Read a mark file; None when it is none of ours, or was not written to its end."""
     try:
-        fields = json.loads(text)
+        fields = json_text.loads(text)
         mark = parse_mark(fields["mark"])
         if mark is None:
             return None
@@ -216,7 +216,7 @@ def parse_mark_file(text: str, directory: str = "") -> DiskMark | None:
             directory=directory,
             candidate=str(fields.get("candidate", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except json_text.NOT_UNDERSTOOD:
         return None
 
 
@@ -247,7 +247,7 @@ def parse_disks(observed: Mapping[str, StepResult]) -> tuple[DiskMark, ...]:
         answer = observed.get(name)
         if answer is None or not answer.accepted:
             raise ValueError(f"no answer about {name}: {answer.err if answer else 'none'}")
-        for row in json.loads(answer.out or "[]"):
+        for row in json_text.loads(answer.out or "[]"):
             mark = parse_mark_file(row["files"].get(MARK_FILE) or "", row["dir"])
             if mark is not None:
                 found.append(mark)
@@ -393,7 +393,10 @@ def _is_taken(result: PlanResult) -> bool:
     answer = result.observed.get("path")
     if not _ended_at(result, "publish") or answer is None or not answer.accepted:
         return False
-    return any(json.loads(answer.out or "{}").values())
+    try:
+        return any(json_text.loads(answer.out or "{}").values())
+    except json_text.NOT_UNDERSTOOD:
+        return False  # the host said no sense; what it did is told by the step
 
 
 def _ended_at(result: PlanResult, step: str) -> bool:
@@ -474,8 +477,8 @@ def delete_overlay(executor: Executor, host: str, store: ImageStore, path: str, 
     observed = executor.run_plan(host, plan).observed
     try:
         marks = [mark for mark in parse_disks(observed) if mark.disk == path]
-        exists = json.loads(observed["path"].out).get(path) is not None
-    except (ValueError, KeyError) as error:
+        exists = json_text.loads(observed["path"].out).get(path) is not None
+    except json_text.NOT_UNDERSTOOD as error:
         raise HostError(host, f"could not look at the disk {path}", evidence=str(error)) from error
     if not marks:
         if not exists:

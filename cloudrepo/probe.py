@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from cloudrepo import sightings
 from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
 from cloudrepo.errors import HostError
+from cloudrepo.host import json_text
 from cloudrepo.naming import (
     INTERNET_VLAN,
     SHARED,
@@ -68,7 +68,7 @@ STORE_PREFIX = ".cloudrepo-"
 IMAGE_DIRECTORY = "image directory"  # the kind of a stranger
 FORWARD_SWITCH = "/proc/sys/net/ipv4/ip_forward"
 #: What a parser raises at an answer that is none: garbled, cut, or nested without end.
-NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+NOT_UNDERSTOOD = json_text.NOT_UNDERSTOOD
 FORWARDING_DEVICES = ("grep", "-rs", "--include=forwarding", "1", "/proc/sys/net/ipv4/conf")
 METERS, FEATURES = "meters", "meter features"  # questions
 FENCES = "fences"  # the question about them, and the runner's file
@@ -172,7 +172,11 @@ def read(host: Host, answers: Mapping[str, StepResult]) -> HostState:
     Raises:
         HostError: an answer is missing, was refused by the host, or cannot be understood.
     """
-    return _Reader(host, answers).state()
+    try:
+        return _Reader(host, answers).state()
+    except NOT_UNDERSTOOD as error:  # answers that make sense one by one, and not together
+        text = "its answers cannot be understood"
+        raise HostError(host.ip, text, evidence=repr(error)[:200], code="host.probe") from error
 
 
 class _Reader:
@@ -292,7 +296,7 @@ class _Reader:
         return replace(namespace, mark=mark, is_marked=False)
 
     def _namespace_texts(self, text: str) -> dict[str, str]:
-        answers = json.loads(text)
+        answers = json_text.loads(text)
         return {name: answer["out"] for name, answer in answers.items() if answer["status"] == 0}
 
     def _firewall(self) -> list[Firewall]:

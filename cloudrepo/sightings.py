@@ -6,12 +6,12 @@ is believed about itself: a QEMU under one of our UUIDs is ours whatever became 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cloudrepo.commands import dnsmasq, qemu
+from cloudrepo.host import json_text
 from cloudrepo.naming import (
     INTERNET_VLAN,
     SHARED,
@@ -108,8 +108,8 @@ def parse_machines(text: str, installation: str) -> list[Machine]:
                 is_running=bool(row["alive"]) and is_marked,
                 mark=mark if is_marked else Mark(installation, UNFINISHED, vm_id),
                 is_marked=is_marked and bool(uuid.strip()),
-                pid=row["pid"],
-                start=row.get("start_time") or 0,
+                pid=json_text.whole_or_none(row["pid"]),
+                start=json_text.whole_or_none(row.get("start_time")) or 0,
                 status=FROZEN if row.get("process_state") in ("T", "t") else str(row["status"] or ""),
             )
         )
@@ -383,7 +383,7 @@ def parse_directories(text: str) -> list[str]:
 
 def _rows(text: str) -> list[dict[str, Any]]:
     """The objects of an observation; anything else than a list of them would count as nothing there."""
-    rows = json.loads(text)
+    rows = json_text.loads(text)
     if not isinstance(rows, list):
         raise ValueError("not a list")
     return rows
@@ -396,7 +396,7 @@ def _number(path: str, prefix: str) -> int:
 def json_object(text: str) -> dict[str, Any]:
     """A mark file's fields; a half-written one counts as empty: the directory itself says whose it is."""
     try:
-        value = json.loads(text) if text.strip() else {}
+        value = json_text.loads(text) if text.strip() else {}
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from cloudrepo.accelerator import Proof
 from cloudrepo.commands import coreutils, ovs, qemu, qemu_img
+from cloudrepo.host import json_text
 from cloudrepo.plan import Act, ObserveFiles, Plan, ReadFile, Run, Step, StepResult
 
 T = TypeVar("T")
@@ -123,8 +123,8 @@ def read(question: Question, observed: Mapping[str, StepResult]) -> WorkerFacts:
     """Read the answers to `probe`. An answer that is missing or makes no sense leaves its fact unknown."""
     answers = _Answers(observed)
     space = answers.parse("space", coreutils.parse_disk_space)
-    devices = answers.parse("devices", json.loads) or {}
-    folders = answers.parse("folders", json.loads) or {}
+    devices = answers.parse("devices", json_text.loads) or {}
+    folders = answers.parse("folders", json_text.loads) or {}
     bridge = answers.parse("bridge", lambda text: ovs.parse_ports(text, question.bridge))
     needed = [name for name in PACKAGES if question.is_network_node or name not in ("dnsmasq", "iptables")]
     groups = tuple((answers.text("groups") or "").split())
@@ -176,7 +176,7 @@ class _Answers:
             return None
         try:
             return parser(text)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except json_text.NOT_UNDERSTOOD:
             return None
 
 
@@ -221,7 +221,7 @@ def parse_memory(text: str) -> int:
     Raises:
         ValueError: there is no line `MemTotal` with a number above zero.
     """
-    match = re.search(r"^MemTotal:\s+([1-9][0-9]*) kB$", text, re.MULTILINE)
+    match = re.search(r"^MemTotal:\s+([1-9][0-9]{0,14}) kB$", text, re.MULTILINE)
     if match is None:
         raise ValueError("no line MemTotal")
     return int(match[1]) // 1024

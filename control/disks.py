@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cloudrepo.errors import CloudError, HostError, RefusedError
+from cloudrepo.host import json_text
 from cloudrepo.plan import ObserveFiles, Plan, Step
 from cloudrepo.probe import Host
 from cloudrepo.resources import Disk, HostState
@@ -52,8 +52,11 @@ def _missing(context: Context, ip: str, vms: list[Mapping[str, Any]]) -> list[Ma
     answer = context.site.executor.run_plan(ip, plan).observed["disks"]
     if not answer.accepted:
         raise HostError(ip, "could not look at disks", evidence=answer.err)
-    files = json.loads(answer.out or "{}")
-    return [vm for vm in vms if files.get(paths[vm["vm_id"]]) is None]
+    try:
+        files = json_text.loads(answer.out or "{}")
+        return [vm for vm in vms if files.get(paths[vm["vm_id"]]) is None]
+    except json_text.NOT_UNDERSTOOD as error:
+        raise HostError(ip, "could not look at disks", evidence=repr(error)[:200]) from error
 
 
 def _path(state: HostState, vm_id: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
+_MOST = 2**63
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSpace:
@@ -36,7 +38,10 @@ def parse_disk_space(text: str) -> DiskSpace | None:
         return None
     if len(rows[0]) != 2:
         raise ValueError(f"not a row of df: {rows[0]!r}")
-    return DiskSpace(size=int(rows[0][0]), free=int(rows[0][1]))
+    size, free = (int(word) for word in rows[0])
+    if not 0 <= free < _MOST or not 0 <= size < _MOST:
+        raise ValueError(f"not sizes of a disk: {rows[0]!r}")
+    return DiskSpace(size=size, free=free)
 
 
 def owner(path: str) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from cloudrepo.host import json_text
 from cloudrepo.naming import Mark, parse_mark
 from cloudrepo.resources import Address, Namespace, Tap
 
@@ -201,8 +201,10 @@ def _rows(text: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: it is no list of objects.
     """
-    rows = json.loads(text)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    rows = json_text.loads(text)
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("ifname", ""), str) for row in rows
+    ):
         raise ValueError(f"not an answer of ip -j: {text[:200]!r}")
     return [row for row in rows if row]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cloudrepo.host import json_text
 from cloudrepo.naming import MARK_KEY, TAP_PREFIX, Mark, parse_mark, require_device
 from cloudrepo.resources import Closure, Port
 
@@ -178,7 +178,7 @@ def _numbers(value: Any) -> list[int]:
 
 
 def _tables(text: str) -> list[dict[str, Any]]:
-    tables = [json.loads(line) for line in text.splitlines() if line.strip()]
+    tables = [json_text.loads(line) for line in text.splitlines() if line.strip()]
     if len(tables) != 3:
         raise ValueError(f"expected three tables of ovs-vsctl, found {len(tables)}")
     return tables
@@ -186,7 +186,10 @@ def _tables(text: str) -> list[dict[str, Any]]:
 
 def _rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for row in table["data"]:
-        yield dict(zip(table["headings"], row, strict=True))
+        fields = dict(zip(table["headings"], row, strict=True))
+        if not isinstance(fields["name"], str):
+            raise ValueError("a row without a name")
+        yield fields
 
 
 def _uuids(value: list[Any]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from cloudrepo.host import json_text
 
 BINARY = "qemu-img"
 GIB = 1024**3
@@ -59,7 +60,7 @@ def parse_info(text: str) -> ImageInfo:
         ValueError: the text is not what `qemu-img info --output=json` prints.
     """
     try:
-        answer: dict[str, Any] = json.loads(text)
+        answer: dict[str, Any] = json_text.loads(text)
         specific: dict[str, Any] = answer.get("format-specific", {}).get("data", {})
         return ImageInfo(
             format=str(answer["format"]),
@@ -69,7 +70,7 @@ def parse_info(text: str) -> ImageInfo:
             is_encrypted=bool(answer.get("encrypted")) or "encrypt" in specific,
             is_corrupt=bool(specific.get("corrupt")),
         )
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except json_text.NOT_UNDERSTOOD as error:
         raise ValueError(f"not an answer of qemu-img info: {text[:200]!r}") from error
 
 

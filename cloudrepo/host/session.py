@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 
 from cloudrepo.errors import HostError, HostUnreachable, MessageRefused
 from cloudrepo.gate import Gate
+from cloudrepo.host import events
 from cloudrepo.host.idle import IdleRunners
 from cloudrepo.host.message import diagnose, encode, encode_next
 from cloudrepo.plan import Plan, PlanResult, StepEvent, StepResult
@@ -54,9 +54,11 @@ class PlanSession:
         self._runners = runners
         self._is_over = False
         self._sending = threading.Lock()
+        self._reader = events.Reader(plan)
         self._noise = ""
         self._words = ""
         self._rest: list[bytes] = []  # pieces of a line that has not ended: a line may have many megabytes
+        self._rest_size = self._size = 0
         self._steps: dict[str, StepResult] = {}
         self._observed: dict[str, StepResult] = {}
         self._done: dict[str, Any] | None = None
@@ -133,8 +135,13 @@ class PlanSession:
         if lines:
             lines[0] = b"".join((*self._rest, lines[0]))
             self._rest.clear()
+            self._rest_size = 0
         if rest:
             self._rest.append(rest)
+        self._rest_size += len(rest)
+        self._size += len(data)
+        if self._rest_size > events.LINE_LIMIT or self._size > events.LIMIT:
+            raise events.flood(self.host, f"a line of {self._rest_size} bytes, {self._size} bytes in all")
         for line in lines:
             event = self._event(line)
             if event is not None:
@@ -142,19 +149,19 @@ class PlanSession:
 
     def _event(self, line: bytes) -> dict[str, Any] | None:
         """The event in a line; a login shell's greeting is no event and is kept for an error's evidence."""
-        if line.startswith(b'{"event":'):
+        if line.startswith(events.PREFIX):
             try:
-                value = json.loads(line)
-                return value if isinstance(value, dict) else None
-            except ValueError:
-                pass
+                return self._reader.read(line)
+            except events.NoEvent as error:
+                raise events.nonsense(self.host, line, str(error)) from error
         self._noise = (self._noise + line.decode("utf-8", "replace") + "\n")[-NOISE_LIMIT:]
         return None
 
     def _take(self, event: dict[str, Any], stream: Stream) -> None:
         kind = event["event"]
         if kind == "begin":
-            self._on_event(StepEvent(host=self.host, kind="begin", name=event["name"], label=event["label"]))
+            step = event["step"]
+            self._on_event(StepEvent(host=self.host, kind="begin", name=step.name, label=step.label))
         elif kind == "end":
             self._take_end(event)
         elif kind == "gate":
@@ -182,7 +189,7 @@ class PlanSession:
             )
 
     def _take_end(self, event: dict[str, Any]) -> None:
-        result = StepResult(**{key: event[key] for key in StepResult.__dataclass_fields__})
+        result: StepResult = event["result"]
         if event["observe"]:
             self._observed[result.name] = result
             return

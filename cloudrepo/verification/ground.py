@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudrepo.host import json_text
 from cloudrepo.plan import ObserveProcesses, Plan, ReadFile, Run, Step, StepResult
 from cloudrepo.wire_acts import ObserveDevices
 
@@ -149,14 +150,14 @@ def read(bridge: str, answers: Mapping[str, StepResult]) -> Ground:
     """
     try:
         is_closed, ports = _ports(bridge, _text(answers, "ports"))
-        processes = json.loads(_text(answers, "processes"))
+        processes = json_text.loads(_text(answers, "processes"))
         return Ground(
             bridge=bridge,
             is_closed=is_closed,
             ports=ports,
             devices={
                 str(space): {str(name): _device(facts) for name, facts in held.items()}
-                for space, held in json.loads(_text(answers, "devices")).items()
+                for space, held in json_text.loads(_text(answers, "devices")).items()
             },
             machines=tuple(_machine(one) for one in processes if _program(one) == QEMU),
             servers=tuple(
@@ -166,7 +167,7 @@ def read(bridge: str, answers: Mapping[str, StepResult]) -> Ground:
             ),
             way_out=_way_out(_text(answers, "routes")),
         )
-    except (LookupError, TypeError, AttributeError) as error:
+    except json_text.NOT_UNDERSTOOD as error:
         raise ValueError(f"an answer that is none: {error!r}") from error
 
 

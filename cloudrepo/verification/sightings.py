@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from cloudrepo.host import json_text
 from cloudrepo.verification import frames
 from cloudrepo.verification.cast import Ear
 
@@ -92,7 +92,7 @@ def read(host: str, text: str, into: Heard) -> None:
         ValueError: the report cannot be understood.
     """
     try:
-        report = json.loads(text)
+        report = json_text.loads(text)
         for device, number, is_sent, head in report["heard"]:
             seen = _sighting((host, str(device)), int(number), bool(is_sent), bytes.fromhex(head))
             into.sightings.setdefault(seen.number, []).append(seen)
@@ -103,7 +103,7 @@ def read(host: str, text: str, into: Heard) -> None:
             else:
                 offers = _offers(ear, int(number), bool(is_sent), frame)
                 into.offers.setdefault(int(number), []).extend(offers)
-    except (KeyError, TypeError, LookupError) as error:
+    except json_text.NOT_UNDERSTOOD as error:
         raise ValueError(f"not a report: {error!r}") from error
 
 
