@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.gate import Gate
 from cloudrepo.host import json_text
+from cloudrepo.host.events import flood
 from cloudrepo.host.idle import IdleRunners
 from cloudrepo.host.message import diagnose, encode
 from cloudrepo.host.session import OnEvent, PlanSession
@@ -331,6 +332,9 @@ class RemoteExecutor:
         self.close()
 
 
+HEAD_LIMIT = 64 * 1024  # bytes of what a relay says first
+
+
 class SerialChannel:
     """Bytes both ways to a Unix socket on a host; made by `RemoteExecutor.open_serial`."""
 
@@ -345,7 +349,9 @@ class SerialChannel:
             parts = self._stream.receive(1.0)
             if parts is None or time.monotonic() > until:
                 raise diagnose(host, self._stream.status(2.0), words.decode("utf-8", "replace"))
-            head, words = head + parts[0], words + parts[1]
+            head, words = head + parts[0], (words + parts[1])[-HEAD_LIMIT:]
+            if len(head) > HEAD_LIMIT and b"\n" not in head[:HEAD_LIMIT]:
+                raise flood(host, f"a first line of more than {HEAD_LIMIT} bytes from the relay")
         line, _, rest = head.partition(b"\n")
         if b'"open"' not in line:
             raise HostError(

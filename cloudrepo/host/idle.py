@@ -9,6 +9,7 @@ from cloudrepo.transports import Stream
 
 FRESH_S = 2.0  # a runner that was heard so recently is there
 ANSWER_S = 2.0
+MOST = 64 * 1024  # bytes that it may say to that
 
 
 class IdleRunners:
@@ -64,7 +65,7 @@ def _answers(stream: Stream, *, is_fresh: bool) -> bool:
         return False
     while b"\n" not in heard:
         parts = stream.receive(max(0.0, until - time.monotonic()))
-        if parts is None or time.monotonic() > until:
+        if parts is None or time.monotonic() > until or len(heard) > MOST:
             return False
         heard += parts[0]
     return b'"ready"' in heard
