@@ -256,14 +256,32 @@ class _Application:
             observe=probe.questions(target.host, is_broad=target.is_broad),
         )
 
+    def _checked_plan(self, target: Target) -> Plan:
+        """The plan, unless what the host shows cannot be named in a command.
+
+        Raises:
+            HostError: a name of something there is none that any command of ours takes.
+        """
+        try:
+            return self._plan(target)
+        except ValueError as error:
+            raise HostError(
+                target.host.ip,
+                "what is there cannot be set right",
+                evidence=str(error)[:300],
+                remedy="Look at the host: something there has a name that nothing of ours has",
+                code="host.names",
+            ) from error
+
     def _tidy(self, view: View) -> tuple[Stage, ...]:
         is_only_taking_away = all(change.wanted is None for change in view.difference.changes)
         return (tidy_stage(self.reconciler.installation),) if self.insist and is_only_taking_away else ()
 
     def _run(self, target: Target) -> PlanResult:
-        ip, plan = target.host.ip, self._plan(target)
+        ip = target.host.ip
         is_keeper = ip == self.gatekeeper
         try:
+            plan = self._checked_plan(target)
             result = self.executor.run_plan(
                 ip, plan, on_event=self._teller(ip, plan), gates=self._gates(), stop=self.stop
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from random import Random
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings, strategies as st
@@ -101,3 +102,36 @@ def plain_words(value: Any) -> bool:
         return isinstance(value, str) and "\0" not in value and value.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+# -- the same by a generator of numbers, for threads, where hypothesis cannot be asked -----------------------
+
+
+def garble(random: Random, text: str) -> str:
+    """A tool's answer garbled, as `changed`."""
+    lines = text.splitlines(keepends=True)
+    if random.random() < 0.7 and lines:
+        place = random.randrange(len(lines))
+        try:
+            value = json.loads(lines[place])
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return "".join([*lines[:place], json.dumps(_garbled(random, value)) + "\n", *lines[place + 1 :]])
+    start, end = sorted(random.randint(0, len(text)) for _ in range(2))
+    return text[:start] + random.choice(["", text[start:end] * 2, *ODD]) + text[random.choice([start, end]) :]
+
+
+def _garbled(random: Random, value: Any) -> Any:
+    if not isinstance(value, dict | list) or not value or random.random() < 0.15:
+        return random.choice([*ODD, None, True, -1, 0, 2**63, 10**30, 0.5, [], {}, [None], {"": None}, [[[]]]])
+    if isinstance(value, list):
+        place = random.randrange(len(value))
+        return [*value[:place], _garbled(random, value[place]), *value[place + 1 :]]
+    key = random.choice(sorted(value))
+    kind = random.random()
+    if kind < 0.1:
+        return {name: each for name, each in value.items() if name != key}
+    if kind < 0.2:
+        return {random.choice(ODD) if name == key else name: each for name, each in value.items()}
+    return value | {key: _garbled(random, value[key])}
