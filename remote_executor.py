@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.gate import Gate
 from cloudrepo.host import json_text
-from cloudrepo.host.events import flood
+from cloudrepo.host.events import first_line
 from cloudrepo.host.idle import IdleRunners
-from cloudrepo.host.message import diagnose, encode
+from cloudrepo.host.message import encode
 from cloudrepo.host.session import OnEvent, PlanSession
 from cloudrepo.plan import Checksum, Plan, PlanResult, Step
 from cloudrepo.settings import Settings
@@ -332,9 +332,6 @@ class RemoteExecutor:
         self.close()
 
 
-HEAD_LIMIT = 64 * 1024  # bytes of what a relay says first
-
-
 class SerialChannel:
     """Bytes both ways to a Unix socket on a host; made by `RemoteExecutor.open_serial`."""
 
@@ -343,15 +340,7 @@ class SerialChannel:
         self._rest = self._opened(host, socket_path)
 
     def _opened(self, host: str, socket_path: str) -> bytes:
-        head, words = b"", b""
-        until = time.monotonic() + 15
-        while b"\n" not in head:
-            parts = self._stream.receive(1.0)
-            if parts is None or time.monotonic() > until:
-                raise diagnose(host, self._stream.status(2.0), words.decode("utf-8", "replace"))
-            head, words = head + parts[0], (words + parts[1])[-HEAD_LIMIT:]
-            if len(head) > HEAD_LIMIT and b"\n" not in head[:HEAD_LIMIT]:
-                raise flood(host, f"a first line of more than {HEAD_LIMIT} bytes from the relay")
+        head = first_line(host, self._stream)
         line, _, rest = head.partition(b"\n")
         if b'"open"' not in line:
             raise HostError(

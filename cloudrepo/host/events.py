@@ -7,18 +7,22 @@ and its label, is what was sent, never what came back.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloudrepo.errors import HostError
 from cloudrepo.host.json_text import loads
+from cloudrepo.host.message import diagnose
 from cloudrepo.plan import Plan, Step, StepResult
+from cloudrepo.transports import Stream
 
 Event = dict[str, Any]
 
 PREFIX = b'{"event":'
 LINE_LIMIT = 64 * 1024**2  # bytes
 LIMIT = 512 * 1024**2  # bytes of all lines of a plan
+HEAD_LIMIT = 64 * 1024  # bytes of the first line of a relay
 AHEAD = 2**40  # by which an operation number that a host has seen may be ahead of ours
 _SHOWN = 200
 
@@ -36,6 +40,23 @@ def flood(host: str, what: str) -> HostError:
         remedy="Look at the host: no answer of ours is so long. Nothing more is read from it",
         code="host.flood",
     )
+
+
+def first_line(host: str, stream: Stream, within_s: float = 15.0) -> bytes:
+    """What a relay says first, to the end of the line, and what came with it.
+
+    Raises:
+        HostError: it says nothing in time, or too much.
+    """
+    head, words, until = b"", b"", time.monotonic() + within_s
+    while b"\n" not in head:
+        parts = stream.receive(1.0)
+        if parts is None or time.monotonic() > until:
+            raise diagnose(host, stream.status(2.0), words.decode("utf-8", "replace"))
+        head, words = head + parts[0], (words + parts[1])[-HEAD_LIMIT:]
+        if len(head) > HEAD_LIMIT and b"\n" not in head[:HEAD_LIMIT]:
+            raise flood(host, f"a first line of more than {HEAD_LIMIT} bytes from the relay")
+    return head
 
 
 def nonsense(host: str, line: bytes, problem: str) -> HostError:
