@@ -165,7 +165,7 @@ def configure_internet(room: Room, options: Options, mark: str) -> None:
         [
             f'link set lo up alias "{mark}"',
             f"link set {MGMT_CARD} up",
-            f"address add {INTERNET_IP}/32 dev lo",
+            f"address replace {INTERNET_IP}/32 dev lo",  # it stays when the network node and the card in it go
             f"address add {own}/{prefix} broadcast + dev {MGMT_CARD}",
         ],
     )

@@ -83,6 +83,15 @@ def test_a_power_failure_and_a_boot(lab: Lab) -> None:
     lab.host(ip, ["ovs-vsctl", "del-port", "br-int", "kept"], check=True)
 
 
+@pytest.mark.cost(seconds=4)
+def test_the_internet_is_there_again_after_the_network_node_lost_its_power(lab: Lab) -> None:
+    ip = "10.0.10.3"
+    lab.kill(ip)
+    assert lab.boot(ip)
+    probe = "import urllib.request as u; print(u.urlopen('http://203.0.113.1/', timeout=2).read().decode(), end='')"
+    assert lab.host(ip, ["/usr/bin/python3", "-c", probe]).stdout == "hello from the internet\n"
+
+
 @pytest.mark.cost(seconds=5)
 def test_a_cut_cable_and_a_healed_one(lab: Lab) -> None:
     ip = "10.0.10.1"
