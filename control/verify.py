@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cloudrepo.errors import CloudError, RefusedError
@@ -17,6 +17,8 @@ from cloudrepo.verification.stage import Stage
 from cloudrepo.verification.verdicts import Result, Violation
 from control import ends, evidence, path, wire
 from control.context import Context, Record
+
+RETRIES = 3  # of what was missed: a host that is busy drops a frame, or answers late
 
 
 @dataclass(kw_only=True)
@@ -96,10 +98,16 @@ class _Proof:
         if not grounds:
             return Verification(nics=len(self.nics), unreachable=self.unreachable)
         run = wire.Run(self.context.site, setting, grounds)
+        run.play()
         result = self._judged(run, slice_id)
-        if any(not one.was_heard for one in result.violations):
-            run = wire.Run(self.context.site, setting, grounds)
-            result = _in_both(result, self._judged(run, slice_id))
+        for _ in range(RETRIES):
+            missed = verdicts.missed(result, run.probes)
+            if not missed:
+                break
+            run.play(missed)
+            result = self._judged(run, slice_id)
+            if verdicts.missed(result, run.probes) == missed:
+                break
         static = self._static(grounds)
         result.violations[:0] = [one for one in static if slice_id is None or one.concerns(slice_id)]
         if result.violations:
@@ -144,8 +152,7 @@ class _Proof:
         )
 
     def _judged(self, run: wire.Run, slice_id: int | None) -> Result:
-        """Send everything once; a host that fails then is as one that never answered."""
-        run.play()
+        """What was seen so far; a host that failed meanwhile is as one that never answered."""
         for ip, error in run.failed.items():
             self.unreachable[ip] = str(error)
         sent = [probe for probe in run.probes if probe.sender.host not in run.failed]
@@ -175,17 +182,6 @@ class _Proof:
             *presence.wrong_machines(self.nics, grounds),
             *presence.doubles(self.nics, grounds),
         ]
-
-
-def _in_both(first: Result, second: Result) -> Result:
-    """A second run is right where the first missed a frame: a host that is busy may drop one, or answer late.
-
-    What was heard where it must not be was heard, in whichever run.
-    """
-    missed = {one.key for one in first.violations if not one.was_heard}
-    kept = {one.key: one for one in second.violations if one.was_heard or one.key in missed}
-    heard = {one.key: one for one in first.violations if one.was_heard}
-    return replace(second, violations=list({**heard, **kept}.values()))
 
 
 def to_dict(found: Verification) -> Record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cloudrepo.errors import CloudError, HostError
@@ -21,6 +21,7 @@ from cloudrepo.wire_acts import Emit, Heard as CollectHeard, Inject, Listen
 
 LISTENING, SENT = "listening", "sent"  # gates
 RUN_BYTES = 8
+PATIENT_S = 1.0
 
 
 def survey(site: Site, hosts: Iterable[str]) -> dict[str, Ground | CloudError]:
@@ -38,7 +39,7 @@ def survey(site: Site, hosts: Iterable[str]) -> dict[str, Ground | CloudError]:
 
 
 class Run:
-    """Frames sent once, at a stage that was set.
+    """Frames sent at a stage that was set.
 
     Attributes:
         probes: what was sent.
@@ -54,11 +55,15 @@ class Run:
         self.probes: Sequence[Probe] = probes(stage.wires, stage.around, self.token, stage.node)
         self.heard = Heard()
         self.failed: dict[str, CloudError] = {}
-        self._gates = {name: _Meeting(grounds) for name in (LISTENING, SENT)}
+        self._gates: dict[str, _Meeting] = {}
+        self._only: Collection[int] | None = None
 
-    def play(self) -> None:
-        """Send all of it."""
-        work = {ip: functools.partial(self._part, ip) for ip in self.grounds}
+    def play(self, only: Collection[int] | None = None) -> None:
+        """Send all of it, or once more those of these numbers; what is heard comes to what was heard before."""
+        hosts = [ip for ip in self.grounds if ip not in self.failed]
+        self._only = only
+        self._gates = {name: _Meeting(hosts) for name in (LISTENING, SENT)}
+        work = {ip: functools.partial(self._part, ip) for ip in hosts}
         for ip, answer in self.site.executor.gather(work).items():
             if isinstance(answer, CloudError):
                 self.failed[ip] = answer
@@ -89,7 +94,8 @@ class Run:
         return str(result.steps["heard"].out)
 
     def _plan(self, ip: str) -> Plan:
-        mine = [probe for probe in self.probes if probe.sender.host == ip]
+        only = self._only
+        mine = [one for one in self.probes if one.sender.host == ip and (only is None or one.number in only)]
         places: dict[str, list[str]] = {"": []}
         for place in self.stage.places.values():
             if place.ear[0] == ip:
@@ -121,9 +127,13 @@ class Run:
             stages=(
                 Steps(name="listen", steps=(Step(name="listen", label="listen", act=listen),)),
                 Steps(name="inject", steps=sending, gate=LISTENING),
-                Steps(name="heard", steps=(Step(name="heard", label="collect", act=CollectHeard()),), gate=SENT),
+                Steps(name="heard", steps=(Step(name="heard", label="collect", act=self._collect()),), gate=SENT),
             ),
         )
+
+    def _collect(self) -> CollectHeard:
+        """Who is asked once more is given more time."""
+        return CollectHeard() if self._only is None else CollectHeard(settle_s=PATIENT_S)
 
     def _arrived(self, event: Any) -> None:
         if event.kind == "gate":

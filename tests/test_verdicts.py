@@ -10,7 +10,7 @@ import pytest
 from cloudrepo.verification.cast import Nic
 from cloudrepo.verification.matrix import Probe
 from cloudrepo.verification.sightings import Claim, Heard, Offer
-from cloudrepo.verification.verdicts import Result, judge
+from cloudrepo.verification.verdicts import Result, judge, missed
 from wire_cast import (
     AROUND,
     GATE,
@@ -133,6 +133,16 @@ def test_of_one_slice_only_what_concerns_it_is_told() -> None:
     assert [len(story.judged(number).violations) for number in (1000, 1010, 1020)] == [1, 1, 0]
     assert story.judged(1010).positives < story.judged().positives
     assert story.judged(1010).unproven == []
+
+
+def test_what_was_missed_is_sent_once_more_with_what_makes_the_gateway_answer() -> None:
+    story = Story()
+    assert missed(story.judged(), story.probes) == frozenset()
+    ping, arp = story.of(A, "ping").number, story.of(A, "ARP for the gateway").number
+    story.heard.sightings[ping] = []
+    probe = story.of(C, "broadcast")
+    story.heard.sightings[probe.number].append(sighting(probe, D.ear))
+    assert missed(story.judged(), story.probes) == {ping, arp}, "what was heard was heard"
 
 
 # ---------------------------------------------------------------------------------------- gateways, the way out

@@ -11,6 +11,7 @@ from cloudrepo.verification.outside import Outside
 from cloudrepo.verification.shapes import (
     DIES_AT_NEXT_HOP,
     ELSEWHERE,
+    INTRODUCTION,
     MTU,
     NOTE_BYTES,
     STRANGER,
@@ -41,7 +42,7 @@ def _allowed(nic: Nic, wire: Wire, gateway: Nic, outside: Outside) -> Iterator[S
     here = ears([gateway])
     leaves: Leaving = "translated" if outside.uplink is not None else ""
     padding = MTU - HEADERS - NOTE_BYTES
-    yield Shape(kind="ARP for the gateway", make=shapes.arp(nic, gateway.ip), hearers=here)
+    yield Shape(kind=INTRODUCTION, make=shapes.arp(nic, gateway.ip), hearers=here)
     yield Shape(kind="ping", make=shapes.ping(nic, gateway), hearers=here, answer=True)
     full = shapes.ping(nic, gateway, padding=padding)
     yield Shape(kind="ping of full size", make=full, hearers=here, answer=True)

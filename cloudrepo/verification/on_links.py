@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cloudrepo.verification import shapes
 from cloudrepo.verification.cast import Nic, Wire, link_local
 from cloudrepo.verification.outside import Outside
-from cloudrepo.verification.shapes import ELSEWHERE, MTU, NOTE_BYTES, STRANGER, Shape, ears
+from cloudrepo.verification.shapes import ELSEWHERE, INTRODUCTION, MTU, NOTE_BYTES, STRANGER, Shape, ears
 
 TAG, ANOTHER_TAG = 7, 8
 PING_HEADERS = 28  # bytes of IPv4 and ICMP
@@ -44,7 +44,7 @@ def _served(nic: Nic, wire: Wire, outside: Outside) -> Iterator[Shape]:
         return
     here = ears([gateway])
     if nic.ip:
-        yield Shape(kind="ARP for the gateway", make=shapes.arp(nic, gateway.ip), hearers=all_)
+        yield Shape(kind=INTRODUCTION, make=shapes.arp(nic, gateway.ip), hearers=all_)
         yield Shape(kind="ping", make=shapes.ping(nic, gateway), hearers=here, may=all_, answer=True)
         full = shapes.ping(nic, gateway, padding=MTU - PING_HEADERS - NOTE_BYTES)
         yield Shape(kind="ping of full size", make=full, hearers=here, may=all_, answer=True)

@@ -16,6 +16,7 @@ STRANGER = "02:00:5e:00:53:01"  # a MAC that no NIC of ours has
 DISCARD = 9  # the port of what nobody reads (RFC 863)
 FIRST_PORT, PORTS = 49152, 16384  # of those that are nobody's (RFC 6335)
 DIES_AT_NEXT_HOP = 2  # hops of what the network node forwards, so that it gets no further than its next hop
+INTRODUCTION = "ARP for the gateway"  # the kind of a frame by which a gateway knows who asks, and can answer
 NOBODY: frozenset[Ear] = frozenset()
 
 Make = Callable[[bytes], bytes]  # from the probe's note to its bytes

@@ -14,10 +14,10 @@ from typing import Literal
 from cloudrepo.verification.cast import Ear, Nic, Wire
 from cloudrepo.verification.matrix import Probe
 from cloudrepo.verification.outside import Outside
+from cloudrepo.verification.shapes import INTRODUCTION
 from cloudrepo.verification.sightings import Claim, Heard, Offer
 
 Role = Literal["guest", "service", "stranger", "edge", "uplink"]
-Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,6 @@ class Violation:
     def __str__(self) -> str:
         return self.text
 
-    @property
-    def key(self) -> Key:
-        """By which it is found again in another run."""
-        return (str(self.sender), self.kind, *self.ear)
-
     def concerns(self, slice_id: int) -> bool:
         """Whether a slice is its sender's or its listener's."""
         return slice_id in (self.sender.slice_id, self.listener_slice)
@@ -136,6 +131,14 @@ def judge(
     if slice_id is not None:
         court.result.violations = [one for one in court.result.violations if one.concerns(slice_id)]
     return court.result
+
+
+def missed(result: Result, probes: Sequence[Probe]) -> frozenset[int]:
+    """The numbers of probes that did not come where they must, with what makes a gateway know who asks."""
+    numbers = {one.number for one in result.violations if not one.was_heard and one.number >= 0}
+    senders = {one.sender.ear for one in probes if one.number in numbers}
+    introductions = {one.number for one in probes if one.sender.ear in senders and one.kind == INTRODUCTION}
+    return frozenset(numbers | introductions) if numbers else frozenset()
 
 
 class _Court:
