@@ -15,6 +15,7 @@ import pytest
 
 from cloudrepo import plan as acts
 from cloudrepo.host import runner
+from cloudrepo.wire_acts import ObserveDevices
 from test_runner import do
 
 WORD = "token-6f0b6a51"
@@ -125,3 +126,16 @@ def test_an_error_about_a_name_that_is_no_utf8_can_be_printed(tmp_path: Path) ->
     assert not answer.accepted
     assert "\\udcff" in answer.err
     answer.err.encode()
+
+
+def test_devices_are_told_with_what_a_proof_on_the_wire_needs_of_them() -> None:
+    here = json.loads(do(ObserveDevices()).out)[""]
+    assert here["lo"] == {
+        "mac": "00:00:00:00:00:00",
+        "mtu": here["lo"]["mtu"],
+        "flags": here["lo"]["flags"],
+        "address": "127.0.0.1",
+        "mask": "255.0.0.0",
+        "is_tap": False,
+    }
+    assert here["lo"]["mtu"] >= 1500 and here["lo"]["flags"] & 0x8  # IFF_LOOPBACK
