@@ -20,6 +20,7 @@ DESIGN, RUNNING, STOPPED = "design", "running", "stopped"
 #: What no host can tell, whatever it holds.
 ALWAYS_UNKNOWN = (
     "passwords: the shipped accounts have their first passwords again, and ask for new ones",
+    "passwords of screens: a VM gets one when it starts next",
     "quotas: they are the shipped ones, or as many VMs as a user has",
     "slices without a disk; links and restart policies that were set after the last deploy of their slice",
 )

@@ -17,7 +17,6 @@ from cloudrepo.state import all_slices
 from control import authority
 from control.context import Context, Record, user_record
 from control.drift import known_hosts
-from models import Flavor
 
 
 def add(context: Context, username: str | None, name: str, path: str, told: str, *, at_a_shell: bool) -> Record:
@@ -237,4 +236,5 @@ def source_of(context: Context, vm: Mapping[str, Any]) -> tuple[str, KnownImage 
     if vm.get("image"):
         image = context.library.require(vm["image"])
         return str(context.library.path(image)), image.known
-    return str((Flavor.get(vm["flavor"]) or {}).get("image") or ""), None
+    flavor = context.settings.flavors.get(vm["flavor"], {})
+    return str(flavor.get("image") or ""), None

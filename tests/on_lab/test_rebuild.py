@@ -18,6 +18,14 @@ def slices_of(cluster: Cluster) -> Record:
     return copy.deepcopy(dict(cluster.api.db.data["slices"]))
 
 
+def without_passwords(slices: Record) -> Record:
+    """As hosts know them: the password of a screen is in no file there."""
+    found = copy.deepcopy(slices)
+    for vm in (vm for one in found.values() for vm in one["vms"]):
+        del vm["vnc_password"]
+    return found
+
+
 @pytest.mark.cost(seconds=20)
 def test_records_are_made_anew_from_the_hosts_and_serve_on(clusters: Callable[..., Cluster]) -> None:
     """One slice runs, one is stopped, one is in design with a disk; then all files beside the settings are gone."""
@@ -44,14 +52,15 @@ def test_records_are_made_anew_from_the_hosts_and_serve_on(clusters: Callable[..
     assert (report["slices"], report["vms"], report["installation"]) == (3, 6, cluster.api.site.installation)
     assert report["first_passwords"].keys() == {"ann"}
     said = "\n".join(report["unknown"])
-    assert "passwords" in said and "quotas" in said and f"whether slice {stopped['id']} (test) was stopped" in said
+    assert "passwords of screens" in said and "quotas" in said
+    assert f"whether slice {stopped['id']} (test) was stopped" in said
     assert f"the links of slice {designed['id']} (test)" in said
     assert '"state_rebuild"' in (cluster.folder / FILE_NAME).read_text()
     assert "it has slices" in fresh.refused("state_rebuild")
 
     again = fresh.reborn()
     assert again.api.site.installation == cluster.api.site.installation
-    assert slices_of(again) == old
+    assert slices_of(again) == without_passwords(old)
     data = again.api.db.data
     assert data["operation"] >= number, "hosts refuse numbers that they have seen"
     assert data["next_vm_id"] == max(vm["vm_id"] for one in old.values() for vm in one["vms"]) + 1

@@ -264,7 +264,7 @@ def client_of(door: Door, port: int, *words: str) -> Iterator[subprocess.Popen[b
     try:
         yield client
     finally:
-        client.terminate()
+        client.kill()  # told to end, it may wait for what it forwards
         client.wait(30)
 
 
