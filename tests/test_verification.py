@@ -121,7 +121,7 @@ def test_each_nic_asks_for_its_address_by_a_number_of_its_own() -> None:
     ("switch", "kinds"),
     [
         ("vlans", {"tagged frame"}),
-        ("bridging", {"frame from a stranger's MAC", "frame from b:eth1's MAC"}),
+        ("bridging", {"frame from a stranger's MAC", "frame from b:eth1's MAC", "bridge's own frame"}),
         (
             "spoofing",
             {
@@ -141,7 +141,10 @@ def test_what_a_link_allows_is_not_tried_as_forbidden(switch: str, kinds: set[st
     assert forbidden() - forbidden(switch) == kinds
 
 
-@pytest.mark.parametrize(("switch", "kind"), [("vlans", "tagged frame"), ("bridging", "frame from a stranger's MAC")])
+@pytest.mark.parametrize(
+    ("switch", "kind"),
+    [("vlans", "tagged frame"), ("bridging", "frame from a stranger's MAC"), ("bridging", "bridge's own frame")],
+)
 def test_what_a_link_allows_must_come_through(switch: str, kind: str) -> None:
     found = probes(wires(A, B, switches=frozenset({switch})), AROUND, RUN)
     (one,) = [one for one in found if one.sender.vm == "a" and one.kind == kind]

@@ -9,6 +9,7 @@ import ipaddress
 import struct
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+BRIDGES = "01:80:c2:00:00:00"  # of spanning tree; a switch forwards none (IEEE 802.1Q, table 8-1)
 EXPERIMENTAL, ARP, IPV4, IPV6, VLAN = 0x88B5, 0x0806, 0x0800, 0x86DD, 0x8100  # EtherTypes; IEEE 802, 9.2.4
 ICMP, UDP, ICMPV6 = 1, 17, 58  # protocol numbers
 HOPS = 64  # of what stays on a wire

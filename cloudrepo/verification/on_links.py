@@ -66,6 +66,7 @@ def _forbidden(nic: Nic, wire: Wire) -> Iterator[Shape]:
     tag = TAG if nic.wire != TAG else ANOTHER_TAG
     yield unless("vlans", "tagged frame", shapes.broadcast(nic, tag=tag))
     yield unless("bridging", "frame from a stranger's MAC", shapes.broadcast(nic, source=STRANGER))
+    yield unless("bridging", "bridge's own frame", shapes.bridges_own(nic))
     if "spoofing" in nic.switches:
         return
     if wire.server is not None and nic.ip:

@@ -66,6 +66,11 @@ def broadcast(nic: Nic, *, source: str = "", tag: int | None = None, padding: in
     )
 
 
+def bridges_own(nic: Nic) -> Make:
+    """A frame to where bridges send their BPDUs."""
+    return lambda mark: frames.ethernet(frames.BRIDGES, nic.mac, frames.EXPERIMENTAL, mark)
+
+
 def unicast(nic: Nic, other: Nic) -> Make:
     """A frame of the experimental EtherType to another end."""
     return lambda mark: frames.ethernet(other.mac, nic.mac, frames.EXPERIMENTAL, mark)
