@@ -260,11 +260,14 @@ def drift(
 def verify_(
     context: typer.Context,
     slice: SliceOrAll = None,
+    every: Annotated[bool, typer.Option("--all", help="All slices that run, as without a name.")] = False,
     as_json: Json = False,
 ) -> int:
     """Prove on the wire who hears whom, against the records; status 1 when a pair is not as it should be."""
     from cli.verify import show_verification
 
+    if every and slice is not None:
+        raise typer.BadParameter("--all and a slice are two things; leave one out", param_hint="--all")
     return show_verification(_installation(context), slice, Screen(sys.stderr if as_json else None), as_json=as_json)
 
 

@@ -118,6 +118,23 @@ def test_what_fails_leaves_one_document(
     assert document["error"]["message"] and "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize(("words", "asked"), [((), None), (("--all",), None), (("1000",), 1000)])
+def test_verify_is_of_one_slice_or_of_all(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...], asked: int | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(installation.api, "verify", lambda slice_id=None: (False, f"asked of {slice_id}"))
+    assert run("verify", *words) == 1
+    assert f"asked of {asked}" in capsys.readouterr().out
+
+
+def test_verify_of_one_slice_and_of_all_is_usage(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", "lab", "--all") == 64
+    assert "leave one out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("drift",), ("drift", "--fix", "--yes")])
 def test_a_look_that_fails_leaves_a_document(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
