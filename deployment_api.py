@@ -167,7 +167,7 @@ class QCOWManager:
             CloudError: it is not ours, or the worker did not do it.
         """
         store = self._store(worker_ip)
-        path = resolve(image_path, str(self.executor.home(worker_ip)))
+        path = resolve(image_path, str(self.executor.images_home(worker_ip)))
         delete_overlay(self.executor, worker_ip, store, path, operation=self.site.next_operation)
 
     def _store(self, worker_ip: str) -> ImageStore:

@@ -25,6 +25,7 @@ from control import (
     design,
     drift,
     handover,
+    hardening,
     images,
     lifecycle,
     links,
@@ -472,6 +473,11 @@ class OrchestratorAPI:
     ) -> Any:
         """Make the records anew from the hosts. Build a new façade afterwards: this one marks with the old name."""
         return rebuild.rebuild(self.context, hosts, installation=installation, force=force)
+
+    @_changes
+    def harden_worker(self, ip: str, *, username: str | None = None, admin: str = "", undo: bool = False) -> Any:
+        """Install the helper on a host, or take it away: `changed`, `warnings`. `admin` is an account that is root."""
+        return hardening.harden(self.context, ip, admin=admin, undo=undo)
 
     @_answers
     def cleanup_plan(self, host: str | None = None, *, username: str | None = None) -> Any:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import re
 import shlex
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,14 @@ from cloudrepo.gate import Gate
 from cloudrepo.host import json_text
 from cloudrepo.host.events import first_line
 from cloudrepo.host.idle import IdleRunners
-from cloudrepo.host.message import encode
+from cloudrepo.host.message import HELPERS_HOME, diagnose, encode
 from cloudrepo.host.session import OnEvent, PlanSession
 from cloudrepo.plan import Checksum, Plan, PlanResult, Step
 from cloudrepo.settings import Settings
 from cloudrepo.ssh_config import DEFAULT_USER, SshOptions
+from cloudrepo.transfer import file_digest, read_blocks
 from cloudrepo.transports import Channel, Stream, Transport
-from cloudrepo.transports.ssh import BLOCK, SshTransport
+from cloudrepo.transports.ssh import SshTransport
 
 __all__ = ["Gate", "RemoteExecutor", "SerialChannel", "Tunnel", "Upload"]
 
@@ -77,6 +79,7 @@ class RemoteExecutor:
         connect_timeout_s: longest wait for a first sign of a host.
         port: of sshd.
         config_file: the user's SSH configuration.
+        privilege: `sudo` or `helper`; empty = as set.
         transport: reaches the hosts; SSH when none is given.
     """
 
@@ -91,9 +94,11 @@ class RemoteExecutor:
         connect_timeout_s: float | None = None,
         port: int | None = None,
         config_file: str | os.PathLike[str] = "~/.ssh/config",
+        privilege: str = "",
         transport: Transport | None = None,
     ) -> None:
-        ssh = (settings or Settings.of(_environment())).ssh
+        settings = settings or Settings.of(_environment())
+        ssh = settings.ssh
         self.remote_user = ssh.user if remote_user == DEFAULT_USER else remote_user
         self.options = SshOptions(
             user=self.remote_user,
@@ -104,6 +109,7 @@ class RemoteExecutor:
             connect_timeout_s=ssh.connect_timeout if connect_timeout_s is None else connect_timeout_s,
             login_timeout_s=ssh.login_timeout,
             config_file=Path(config_file),
+            privilege=privilege or settings.host.privilege,
         )
         self.transport: Transport = transport or SshTransport(self.options)
         self._runners = IdleRunners() if self.transport.keeps_open else None
@@ -210,6 +216,14 @@ class RemoteExecutor:
         """The absolute home directory of the login account; asked once per connection."""
         return self.transport.home(host)
 
+    def images_home(self, host: str) -> str:
+        """What `~` means in the place of images on a host.
+
+        The home of the login account, or with `host.privilege: helper` a folder of root's: in its own home the account
+        could put another directory in the place of ours.
+        """
+        return HELPERS_HOME if self.transport.has_helper else self.home(host)
+
     def expand(self, host: str, path: str) -> str:
         """A path with `~` or `~/` replaced by the home directory on the host."""
         return self.home(host) + path[1:] if path == "~" or path.startswith("~/") else path
@@ -274,7 +288,10 @@ class RemoteExecutor:
 
     def _checksum(self, host: str, path: str, length: int = 0) -> str:
         act = Checksum(path=path, length=length, timeout_s=600)
-        plan = Plan(installation="", observe=(Step(name="checksum", label=f"check {path}", act=act),))
+        store = re.search(r"/\.cloudrepo-([0-9a-f]{8})/", path)  # a helper acts for one installation
+        plan = Plan(
+            installation=store[1] if store else "", observe=(Step(name="checksum", label=f"check {path}", act=act),)
+        )
         answer = self.run_plan(host, plan).observed["checksum"]
         try:
             return str(json_text.loads(answer.out)["sha256"]) if answer.status == 0 else ""
@@ -298,7 +315,9 @@ class RemoteExecutor:
         Raises:
             HostError: the host cannot be reached, or nothing listens on that socket.
         """
-        stream = self.transport.open_message(host, encode("relay", {"socket": socket_path}))
+        stream = self.transport.open_message(
+            host, encode("relay", {"socket": socket_path}, has_helper=self.transport.has_helper)
+        )
         try:
             return SerialChannel(host, socket_path, stream)
         except BaseException:
@@ -466,30 +485,11 @@ def _end(end: Any) -> None:
     end.close()
 
 
-def file_digest(path: Path, length: int | None = None) -> str:
-    """SHA-256, in hex, of a local file or of its first `length` bytes."""
-    digest = hashlib.sha256()
-    left = path.stat().st_size if length is None else length
-    with path.open("rb") as file:
-        while left > 0 and (data := file.read(min(left, 1 << 20))):
-            digest.update(data)
-            left -= len(data)
-    return digest.hexdigest()
-
-
-def read_blocks(path: Path, offset: int, size: int, report: Callable[[int, int], None]) -> Iterator[bytes]:
-    """A local file from `offset` on, in blocks fit for one write, with a report every MiB and at the end."""
-    done = offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        while block := file.read(BLOCK):
-            yield block
-            done += len(block)
-            if done % (1 << 20) < BLOCK or done == size:
-                report(done, size)
-
-
 def _environment() -> dict[str, Any]:
-    """The `CLOUDREPO_SSH_*` variables, for an executor that was given no settings."""
-    names = {"CLOUDREPO_SSH_KEY": "ssh.key", "CLOUDREPO_SSH_KNOWN_HOSTS": "ssh.known_hosts"}
+    """The variables about the way to hosts, for an executor that was given no settings."""
+    names = {
+        "CLOUDREPO_SSH_KEY": "ssh.key",
+        "CLOUDREPO_SSH_KNOWN_HOSTS": "ssh.known_hosts",
+        "CLOUDREPO_HOST_PRIVILEGE": "host.privilege",
+    }
     return {key: os.environ[name] for name, key in names.items() if os.environ.get(name)}

@@ -262,7 +262,7 @@ class WorkerDiscovery:
         return Found(ip=ip, worker=record, problems=tuple(record["problems"]))
 
     def _question(self, ip: str) -> Question:
-        home = self.executor.home(ip)
+        home = self.executor.images_home(ip)
         return Question(
             installation=self.db.installation,
             base_dir=resolve(self.settings.images.base_dir, home),

@@ -373,6 +373,24 @@ def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
     return _status(trust_worker(_installation(context), ip, Screen(), _ask(), assume_yes=yes))
 
 
+@worker_app.command("harden")
+def worker_harden(
+    context: typer.Context,
+    ip: Address,
+    admin: Annotated[str, typer.Option(metavar="USER", help="Log in as this account, which is root there.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print a script for root to run there instead.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Install the helper on a host: its SSH account may then run that as root, and nothing else."""
+    from cli.workers import harden_worker, print_hardening
+
+    installation = _installation(context)
+    if show:
+        return _status(print_hardening(installation, ip, undo=undo))
+    return _status(harden_worker(installation, ip, Screen(), _ask(), admin=admin, undo=undo, assume_yes=yes))
+
+
 # -- trying and testing --------------------------------------------------------------------
 
 

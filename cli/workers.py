@@ -73,6 +73,43 @@ def trust_worker(installation: Installation, address: str, screen: Screen, ask: 
     return _ask_worker(installation, ip, screen)
 
 
+def harden_worker(
+    installation: Installation, address: str, screen: Screen, ask: Ask, *, admin: str, undo: bool, assume_yes: bool
+) -> bool:
+    """Install the helper on a host, or take it away, and say what was changed."""
+    ip = _address(address, screen)
+    if ip is None:
+        return False
+    account = installation.settings.ssh.user
+    if undo:
+        screen.line(f"This installation can do nothing on {ip} any more with host.privilege: helper.")
+    else:
+        screen.line(f"{account} will be able to run one program as root on {ip}, the helper, and nothing else.")
+        screen.line("Whoever administers that host needs another way to be root: this account will be none.")
+    if not assume_yes and not ask.yes("Go on", default=False):
+        screen.line("Nothing was changed.")
+        return False
+    ok, answer = installation.api.harden_worker(ip, admin=admin, undo=undo)
+    if not ok:
+        screen.complain(answer)
+        return False
+    for line in answer["changed"] or ["nothing: all was as it should be"]:
+        screen.line(f"{ip}: {line}")
+    for line in answer["warnings"]:
+        screen.complain(f"{ip}: {line}")
+    if not undo and installation.settings.host.privilege != "helper":
+        screen.line("Set `host.privilege: helper` in settings.yaml when all hosts have it.")
+    return True
+
+
+def print_hardening(installation: Installation, address: str, *, undo: bool) -> bool:
+    """Print the same as a script, for a host whose administrator gives no account away."""
+    from control.hardening import script
+
+    print(script(installation.api.context, address, undo=undo))  # nothing else: it goes into a file
+    return True
+
+
 def _ask_worker(installation: Installation, ip: str, screen: Screen) -> bool:
     """Ask all workers what they are; say what this one answered and which key is pinned."""
     found = installation.api.discovery.discover_all().get(ip)

@@ -14,6 +14,7 @@ from cloudrepo.host import json_text
 from cloudrepo.images import BaseImage, ImageStore
 from cloudrepo.plan import (
     Act,
+    AdoptFile,
     Checksum,
     MakeDir,
     ObserveFiles,
@@ -144,8 +145,9 @@ def look(store: ImageStore, home: str, name: str, sha256: str, candidates: Seque
         records = {"record": record_path(store, sha256, name)}
     else:
         records = {f"record{number}": origin_path(store, path) for number, path in enumerate(candidates)}
+    cut = (cut_path(store, sha256),) if sha256 else ()
     acts: dict[str, tuple[str, Act]] = {
-        "files": ("image files", ObserveFiles(paths=(*candidates, store.base_dir, cut_path(store, sha256)))),
+        "files": ("image files", ObserveFiles(paths=(*candidates, store.base_dir, *cut))),
         "bases": ("base images", ObserveFiles(directory=store.bases)),
         "login": ("the login account", Run(words=coreutils.owner(home))),
         "space": ("free space", Run(words=coreutils.disk_space(store.base_dir), ok=(0, 1))),
@@ -272,20 +274,26 @@ def prepare(store: ImageStore, seen: Look) -> Plan:
     return _changes(store, "prepare", [(name, f"make {act.path}", act) for name, act in folders])
 
 
-def copy(store: ImageStore, source: Source, draft: str) -> Plan:
-    """Copy a file of the worker to a name of ours. A copy, not a link: its owner could write through a link."""
+def copy(store: ImageStore, source: Source, draft: str, user: str) -> Plan:
+    """Copy a file of the worker to a name of ours. A copy, not a link: its owner could write through a link.
+
+    As the login account, whose the place is: what that may not read is not for guests.
+    """
     words = ("cp", "--no-dereference", "--reflink=auto", "--sparse=auto", "-T", "--", source.path, draft)
-    act = Run(words=words, timeout_s=_patience(source.size))
+    act = Run(words=words, user=user, timeout_s=_patience(source.size))
     clear = Remove(path=draft, within=store.uploads)
     return _changes(store, "copy", [("clear", "clear an old copy", clear), ("copy", f"copy {source.path}", act)])
 
 
-def inspect(store: ImageStore, draft: str, size: int, told: str = "") -> Plan:
-    """Read a copy on the host: its content's digest, and what QEMU takes it for, or what it says of a `told` format."""
+def inspect(store: ImageStore, draft: str, size: int, user: str, told: str = "") -> Plan:
+    """Read a copy on the host: its content's digest, and what QEMU takes it for, or what it says of a `told` format.
+
+    As `user`, whose the copy is: reading a crafted image needs no more rights than that.
+    """
     patience = _patience(size)
     acts: dict[str, tuple[str, Act]] = {
         "content": ("the content", Checksum(path=draft, timeout_s=patience)),
-        "info": ("the image", Run(words=qemu_img.info(draft, told))),
+        "info": ("the image", Run(words=qemu_img.info(draft, told), user=user)),
         "file": ("the file", ObserveFiles(paths=(draft,))),
     }
     return _questions(store, acts)
@@ -318,12 +326,13 @@ def unfit(found: Found) -> str:
     return qemu_img.refusal(found.info)
 
 
-def check(store: ImageStore, found: Found) -> Plan:
+def check(store: ImageStore, found: Found, user: str) -> Plan:
     """Ask whether a fit qcow2 is whole: for a file without a digest to compare with.
 
     Not asked together with `inspect`: this opens the files that an image names, and a fit one names none.
     """
-    act = Run(words=qemu_img.check(found.path), ok=tuple(range(256)), timeout_s=_patience(found.size))
+    words, patience = qemu_img.check(found.path), _patience(found.size)
+    act = Run(words=words, user=user, ok=tuple(range(256)), timeout_s=patience)
     return _questions(store, {"check": ("the image's tables", act)})
 
 
@@ -358,14 +367,19 @@ def image_of(store: ImageStore, name: str, found: Found, origin: str) -> BaseIma
 
 def install(store: ImageStore, found: Found, image: BaseImage, source: Source | None = None) -> Plan:
     """Turn a checked copy into the base image. The name comes last, when the content is on the disk."""
-    path, draft = image.path_on_host, found.path
+    path = image.path_on_host
+    adopt = AdoptFile(
+        draft=found.path,
+        path=path,
+        owner=store.owner,
+        mode=READ_ONLY,
+        mtime_s=FIXED_TIME,
+        sha256=found.sha256,
+        timeout_s=2 * _patience(found.size),
+    )
     steps: list[tuple[str, str, Act]] = [
         ("folder", f"make {store.bases}", MakeDir(path=store.bases, mode=0o755)),
-        ("owner", "take the image", Run(words=("chown", "--", store.owner, draft))),
-        ("mode", "make the image read-only", Run(words=("chmod", "0444", "--", draft))),
-        ("time", "set the image's time", Run(words=("touch", f"--date=@{FIXED_TIME}", "--", draft))),
-        ("sync", "write the image to the disk", Run(words=("sync", draft), timeout_s=_patience(found.size))),
-        ("name", f"install {path}", Run(words=("mv", "-f", "-T", "--", draft, path))),
+        ("adopt", f"install {path}", adopt),
     ]
     record = WriteFile(path=path + ".json", text=record_text(image, None, store.installation), mode=0o644, durable=True)
     if source is not None:

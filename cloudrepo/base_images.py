@@ -148,7 +148,8 @@ class BaseImages:
             RefusedError: neither side has the image, it cannot be used as a base, or the disk is full.
             HostError: the host does not answer, or the copy arrived with another content twice.
         """
-        home, store = self.executor.home(host), self._store(host, base_dir)
+        home, images_home = self.executor.home(host), self.executor.images_home(host)
+        store = self._store(host, base_dir)
         local, digest = self._of_manager(base_image_path)
         if known is not None and digest != known.sha256:
             raise _not_inspected(base_image_path, digest)
@@ -156,7 +157,12 @@ class BaseImages:
         with self._one_at_a_time(host, f"{store.base_dir}|{digest or base_image_path}"):
             if key not in self._known:
                 told = known.format if known is not None else ""
-                bringing = _Bringing(self.executor, host, store, home, base_image_path, local, digest, progress, told)
+                candidates = _candidates(store, home, base_image_path)
+                if images_home != home:  # root does not look around where an account could lead it astray
+                    candidates = tuple(place for place in candidates if place == _in_folder(store, base_image_path))
+                bringing = _Bringing(
+                    self.executor, host, store, home, base_image_path, local, digest, progress, candidates, told
+                )
                 self._known[key] = bringing.run()
             return self._known[key]
 
@@ -204,7 +210,7 @@ class BaseImages:
             self._known.pop(key, None)
 
     def _store(self, host: str, base_dir: str) -> ImageStore:
-        home = self.executor.home(host)
+        home = self.executor.images_home(host)
         return ImageStore(base_dir=resolve(base_dir, home), installation=self.installation, owner=self.owner)
 
     def _of_manager(self, base_image_path: str) -> tuple[str, str]:
@@ -255,6 +261,7 @@ class _Bringing:
         local: str,
         digest: str,
         progress: Progress | None,
+        candidates: tuple[str, ...],
         told: str = "",
     ) -> None:
         self.executor = executor
@@ -267,7 +274,7 @@ class _Bringing:
         self.progress = progress
         self.told = told
         self.name = os.path.basename(base_image_path)
-        self.candidates = _candidates(store, home, base_image_path)
+        self.candidates = candidates
 
     def run(self) -> BaseImage:
         look = self._look()
@@ -300,7 +307,7 @@ class _Bringing:
         for is_last in (False, True):
             log.info("%s: copying base image %s (%d MB)", self.host, self.local, size // 1_000_000)
             self.executor.upload(self.host, self.local, draft, progress=self.progress, resume=not is_last)
-            found = self._inspect(draft, size)
+            found = self._inspect(look, draft, size)
             if found.sha256 == self.digest:
                 self._refuse_unfit(found, self.local)
                 return self._install(found, "manager")
@@ -334,7 +341,7 @@ class _Bringing:
         refused: list[str] = []
         for source in look.sources:
             found = self._copy(look, source, plans.draft_path(self.store, "", source.path))
-            unfit = plans.unfit(found) or self._damage(found)
+            unfit = plans.unfit(found) or self._damage(look, found)
             if not unfit:
                 log.warning("%s: the manager has no %s; using %s of the worker", self.host, self.wanted, source.path)
                 return self._install(found, source.path, source)
@@ -362,17 +369,20 @@ class _Bringing:
 
     def _copy(self, look: Look, source: Source, draft: str) -> plans.Found:
         self._require_room(look, source.size)
-        self._run(plans.copy(self.store, source, draft), f"copy {source.path}")
-        return self._inspect(draft, source.size)
+        self._run(plans.copy(self.store, source, draft, look.user), f"copy {source.path}")
+        return self._inspect(look, draft, source.size)
 
-    def _inspect(self, draft: str, size: int) -> plans.Found:
-        result = self.executor.run_plan(self.host, plans.inspect(self.store, draft, size, self.told))
+    def _inspect(self, look: Look, draft: str, size: int) -> plans.Found:
+        plan = plans.inspect(self.store, draft, size, look.user, self.told)
+        result = self.executor.run_plan(self.host, plan)
         return plans.read_inspection(draft, result.observed)
 
-    def _damage(self, found: plans.Found) -> str:
+    def _damage(self, look: Look, found: plans.Found) -> str:
         if found.info is None or found.info.format != "qcow2":
             return ""
-        return plans.read_check(found, self.executor.run_plan(self.host, plans.check(self.store, found)).observed)
+        return plans.read_check(
+            found, self.executor.run_plan(self.host, plans.check(self.store, found, look.user)).observed
+        )
 
     def _refuse_unfit(self, found: plans.Found, origin: str) -> None:
         unfit = plans.unfit(found)
@@ -418,10 +428,15 @@ def _candidates(store: ImageStore, home: str, base_image_path: str) -> tuple[str
     name = os.path.basename(base_image_path)
     if not name:
         raise RefusedError(f"{base_image_path!r} does not name a base image", code="images.base")
-    places = [f"{store.base_dir}/{name}"]
+    places = [_in_folder(store, base_image_path)]
     for place in (base_image_path, f"{DOCUMENTED_FOLDER}/{name}"):
         try:
             places.append(resolve(place, home))
         except RefusedError:
             continue  # a relative path means a place on the manager only
     return tuple(dict.fromkeys(places))
+
+
+def _in_folder(store: ImageStore, base_image_path: str) -> str:
+    """Where a file put on the worker by hand belongs."""
+    return f"{store.base_dir}/{os.path.basename(base_image_path)}"

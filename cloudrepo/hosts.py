@@ -36,6 +36,10 @@ class Executor(Protocol):
         """The login account's home directory on a host, absolute."""
         ...
 
+    def images_home(self, host: str) -> str:
+        """What `~` means in the place of images on a host, absolute."""
+        ...
+
 
 class NextOperation(Protocol):
     """Gives operation numbers."""

@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
     # the installation as a whole
     "drift_fix": Rule("cluster", NONE, NONE, ALL),
     "state_rebuild": Rule("cluster", NONE, NONE, ALL),
+    "harden_worker": Rule("cluster", NONE, NONE, ALL),
     "cleanup_plan": Rule("cluster", NONE, NONE, ALL),
     "cleanup": Rule("cluster", NONE, NONE, ALL),
     # people

@@ -161,6 +161,24 @@ class PublishFile(Act):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdoptFile(Act):
+    """Make a file of ours of a draft that another account may have written, and may still have open.
+
+    The draft must be a regular file; a symlink is refused. What another account wrote is copied (its blocks are shared
+    where the file system can), so that nothing it does to the draft afterwards reaches `path`, and the copy must have
+    the digest `sha256`. Owner, mode and modification time are set and all is on the disk before it gets its name.
+    """
+
+    ACT: ClassVar[str] = "adopt"
+    draft: str
+    path: str
+    owner: str
+    mode: int
+    mtime_s: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopProcess(Act):
     """End one process that is provably ours, in stages, and wait until it is gone.
 

@@ -49,6 +49,17 @@ class Ssh:
 
 
 @dataclass(frozen=True)
+class Host:
+    """What the SSH account may do on the hosts."""
+
+    privilege: Literal["sudo", "helper"] = _key(
+        "sudo",
+        "sudo = the SSH account is root on the hosts (documented); helper = it may run one program of root's, "
+        "which `./cloud worker harden` installs",
+    )
+
+
+@dataclass(frozen=True)
 class Vnc:
     """The guests' screens."""
 
@@ -255,6 +266,7 @@ class Settings:
         "auto", "how guests run: KVM where it is proved to work, KVM alone (documented), or emulation alone"
     )
     ssh: Ssh = field(default_factory=Ssh)
+    host: Host = field(default_factory=Host)
     vnc: Vnc = field(default_factory=Vnc)
     qemu: Qemu = field(default_factory=Qemu)
     links: Links = field(default_factory=Links)

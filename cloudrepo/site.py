@@ -91,10 +91,10 @@ class Site:
         return found
 
     def resolve(self, ip: str, path: str) -> str:
-        """A path on a host with a leading `~` replaced by the SSH account's home there."""
+        """A path of images on a host with a leading `~` replaced by what it means there."""
         if path != "~" and not path.startswith("~/"):
             return path
-        return str(self.executor.home(ip)) + path[1:]
+        return str(self.executor.images_home(ip)) + path[1:]
 
     def apply_manual(self, target: Target, about: Mark, *, progress: Any = None) -> Outcome:
         """Apply one host's wish for something made by hand, outside of any slice.

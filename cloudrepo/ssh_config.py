@@ -26,6 +26,7 @@ class SshOptions:
         connect_timeout_s: longest wait for a first sign of the host.
         login_timeout_s: longest wait for connection and login, retries included, once the host was heard.
         config_file: the user's SSH configuration.
+        privilege: `sudo` = the account is root there; `helper` = it may run the installed helper.
     """
 
     user: str = DEFAULT_USER
@@ -36,6 +37,7 @@ class SshOptions:
     connect_timeout_s: float = 5.0
     login_timeout_s: float = 30.0
     config_file: Path = Path("~/.ssh/config")
+    privilege: str = "sudo"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 from lab import packages
 from lab.cluster import Lab
 from lab.errors import LabError
-from lab.layout import Options, Uplink
+from lab.layout import Options, Privilege, Uplink
 from lab.machine import require_root
 from lab.status import Status
 
@@ -51,6 +51,9 @@ def up(
     ram_gb: Annotated[int, typer.Option(help="Stated memory of each host.")] = 8,
     disk_gb: Annotated[int, typer.Option(help="Stated disk of each host.")] = 100,
     uplink: Annotated[str, typer.Option(help="'own' cable to the internet, or by the 'mgmt' network.")] = "own",
+    privilege: Annotated[
+        str, typer.Option(help="'sudo': who logs in is root on the hosts; 'helper': not before `worker harden`.")
+    ] = "sudo",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Install missing packages.")] = False,
     with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -59,7 +62,11 @@ def up(
         chosen: Uplink = "mgmt" if uplink == "mgmt" else "own"
         if uplink != chosen:
             raise LabError(f"The uplink is 'own' or 'mgmt', not {uplink!r}.")
-        options = Options(workers=workers, cores=cores, ram_gb=ram_gb, disk_gb=disk_gb, uplink=chosen)
+        allowed: Privilege = "helper" if privilege == "helper" else "sudo"
+        if privilege != allowed:
+            raise LabError(f"The privilege is 'sudo' or 'helper', not {privilege!r}.")
+        sizes = {"workers": workers, "cores": cores, "ram_gb": ram_gb, "disk_gb": disk_gb}
+        options = Options(**sizes, uplink=chosen, privilege=allowed)
         require_root("lab up")
         packages.ensure(assume_yes=yes, say=typer.echo)
         lab = Lab()

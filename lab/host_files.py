@@ -12,10 +12,10 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from lab.layout import WORKER_USER, Folder, Node, Options
+from lab.layout import ADMIN_USER, WORKER_USER, Folder, Node, Options
 from lab.switch import host_network
 
-_UID = 1000
+_UIDS = {WORKER_USER: 1000, ADMIN_USER: 1001}
 _GIB_KB = 1024 * 1024
 _SYSTEM_UIDS = range(1000)
 _NOBODY_UIDS = range(65533, 65535)
@@ -137,7 +137,17 @@ def prepare_host(folder: Folder, node: Node, options: Options, mark: str) -> Non
     if not (home / "disk").exists():
         _install(folder, node, home)
     _write(home / "disk/usr-local/bin/df", _DF.format(most=options.disk_gb * _GIB_KB * 1024), 0o755)
+    allow_everything(home / "disk", options.privilege == "sudo")
     write_facts(folder, node, options, mark)
+
+
+def allow_everything(disk: Path, is_allowed: bool) -> None:
+    """Let the account that logs in to a host be root there, or not."""
+    rule = disk / f"etc/sudoers.d/{WORKER_USER}"
+    if is_allowed:
+        _write(rule, f"{WORKER_USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
+    else:
+        rule.unlink(missing_ok=True)
 
 
 def _install(folder: Folder, node: Node, home: Path) -> None:
@@ -172,14 +182,14 @@ def _write_etc(folder: Folder, node: Node, etc: Path) -> None:
     _write(etc / "resolv.conf", "# The lab has no name server.\n")
     _write(etc / "machine-id", f"{uuid.uuid4().hex}\n")
     (etc / "mtab").symlink_to("../proc/self/mounts")
-    _write(etc / f"sudoers.d/{WORKER_USER}", f"{WORKER_USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
+    _write(etc / f"sudoers.d/{ADMIN_USER}", f"{ADMIN_USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
     key = host_key(folder, node)
     for source in (key, key.with_suffix(".pub")):
         shutil.copy2(source, etc / "ssh" / f"ssh_host_ed25519_key{source.suffix}")
 
 
 def _write_users(folder: Folder, disk: Path) -> None:
-    """Keep the machine's system users, leave its people out, and add the worker's user."""
+    """Keep the machine's system users, leave its people out, and add those of a worker."""
     people = {
         entry.pw_name
         for entry in pwd.getpwall()
@@ -187,22 +197,27 @@ def _write_users(folder: Folder, disk: Path) -> None:
     }
     passwd, shadow, group = [], [], []
     for entry in pwd.getpwall():
-        if entry.pw_name not in people and entry.pw_name != WORKER_USER:
+        if entry.pw_name not in people and entry.pw_name not in _UIDS:
             passwd.append(":".join(map(str, entry)))
             shadow.append(f"{entry.pw_name}:*:19000:0:99999:7:::")
-    passwd.append(f"{WORKER_USER}:x:{_UID}:{_UID}::/home/{WORKER_USER}:/bin/bash")
-    shadow.append(f"{WORKER_USER}:*:19000:0:99999:7:::")
+    for name, uid in _UIDS.items():
+        passwd.append(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/bash")
+        shadow.append(f"{name}:*:19000:0:99999:7:::")
     for line in Path("/etc/group").read_text(encoding="utf-8").splitlines():
         name, _, gid, *_ = line.split(":")
         if int(gid) in _SYSTEM_UIDS or int(gid) in _NOBODY_UIDS:
             members = WORKER_USER if name in ("sudo", "kvm") else ""
             group.append(f"{name}:x:{gid}:{members}")
-    group.append(f"{WORKER_USER}:x:{_UID}:")
+    group += [f"{name}:x:{uid}:" for name, uid in _UIDS.items()]
     _write(disk / "etc/passwd", "\n".join(passwd) + "\n")
     _write(disk / "etc/group", "\n".join(group) + "\n")
     _write(disk / "etc/shadow", "\n".join(shadow) + "\n", 0o640)
     shutil.chown(disk / "etc/shadow", group="shadow")
-    home = disk / "home" / WORKER_USER
+    for name, uid in _UIDS.items():
+        _make_home(folder, disk / "home" / name, uid)
+
+
+def _make_home(folder: Folder, home: Path, uid: int) -> None:
     (home / ".ssh").mkdir(parents=True)
     home.chmod(0o750)
     (home / ".ssh").chmod(0o700)
@@ -210,7 +225,7 @@ def _write_users(folder: Folder, disk: Path) -> None:
     _write(home / ".ssh/authorized_keys", public, 0o600)
     shutil.copy2("/etc/skel/.bashrc", home / ".bashrc")
     for path in (home, home / ".ssh", home / ".ssh/authorized_keys", home / ".bashrc"):
-        shutil.chown(path, _UID, _UID)
+        shutil.chown(path, uid, uid)
 
 
 def make_keys(folder: Folder, nodes: list[Node]) -> None:

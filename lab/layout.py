@@ -20,10 +20,12 @@ UPLINK_IP = "100.64.0.3"
 INTERNET_PREFIX = 24
 
 WORKER_USER = "ubuntu"
+ADMIN_USER = "admin"  # who administers the hosts
 IMAGE_FOLDER = Path("/tmp/vm_images")  # noqa: S108  the documented place on the orchestrator
 IMAGE_NAMES = ("cirros-0.6.2-x86_64-disk.img", "focal-server-cloudimg-amd64.img")
 DEAF_IMAGE_NAME = "lab-noacpi.img"
 
+Privilege = Literal["sudo", "helper"]
 Uplink = Literal["own", "mgmt"]
 
 
@@ -38,6 +40,8 @@ class Options:
         disk_gb: Stated disk of each host.
         uplink: ``own``: the network node has a cable to its provider; ``mgmt``: it
             reaches the internet by a gateway on the management network.
+        privilege: ``sudo``: the account that logs in is root on the hosts; ``helper``: it
+            is not, until a host is prepared; ``admin`` is in both.
     """
 
     workers: int = 3
@@ -45,6 +49,7 @@ class Options:
     ram_gb: int = 8
     disk_gb: int = 100
     uplink: Uplink = "own"
+    privilege: Privilege = "sudo"
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
@@ -55,6 +60,8 @@ class Options:
             raise LabError("A host has 1 to 65536 GB of disk.")
         if self.uplink not in ("own", "mgmt"):
             raise LabError(f"The uplink is 'own' or 'mgmt', not {self.uplink!r}.")
+        if self.privilege not in ("sudo", "helper"):
+            raise LabError(f"The privilege is 'sudo' or 'helper', not {self.privilege!r}.")
 
     @property
     def network_node(self) -> int:

@@ -41,7 +41,7 @@ INFO = {
 
 def test_an_overlay_names_its_base_absolutely_with_its_format_and_size() -> None:
     words = qemu_img.create_overlay("/i/web_img.qcow2", base="/i/base/b.img", base_format="qcow2", size_bytes=GIB)
-    assert words == tuple(f"qemu-img create -q -f qcow2 -b /i/base/b.img -F qcow2 /i/web_img.qcow2 {GIB}".split())
+    assert words == tuple(f"qemu-img create -q -f qcow2 -u -b /i/base/b.img -F qcow2 /i/web_img.qcow2 {GIB}".split())
 
 
 @pytest.mark.parametrize("path", ["web.img", "json:{}", "nbd:host", "/a,b", "/a\nb", "/a\\b", "/a\0b", "", "~/x"])

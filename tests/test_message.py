@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -86,14 +88,64 @@ def test_the_command_is_one_constant_line_safe_in_any_shell() -> None:
     assert message.remote_words("root")[0] == "/usr/bin/python3"
     assert message.remote_words("ubuntu")[:2] == ("sudo", "-n")
     line = shlex.join((sys.executable, *message.PYTHON[1:]))
+    assert message.remote_words("ubuntu", has_helper=True) == ("sudo", "-n", message.HELPER)
+    assert message.remote_words("root", has_helper=True) == (message.HELPER,)
     for shell in ("sh", "bash"):
         answer = subprocess.run((shell, "-c", line), input=b"", capture_output=True)
         assert message.CUT.encode() in answer.stderr
 
 
-@pytest.mark.parametrize("name", ["runner", "relay"])
+@pytest.mark.parametrize("name", [*message.HELPER_PARTS, "hardening"])
 def test_what_is_sent_is_python_3_8(name: str) -> None:
     ast.parse(message.source(name), feature_version=(3, 8))
+
+
+def names_of(text: str) -> set[str]:
+    """What a program defines at its top."""
+    found = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def test_the_parts_of_the_helper_do_not_hide_each_other() -> None:
+    """They are one file, and so one set of names. The runner's `main` is meant to come after the relay's."""
+    seen: set[str] = set()
+    for part in message.HELPER_PARTS:
+        names = names_of(message.source(part)) - {"TYPE_CHECKING"}
+        assert seen & names <= {"main"}, part
+        assert part in ("relay", "runner") or "main" not in names
+        seen |= names
+
+
+def test_the_helper_is_one_program_whose_text_is_its_version() -> None:
+    text = message.helper_text()
+    ast.parse(text, feature_version=(3, 8))
+    assert "cloudrepo." not in "".join(line for line in text.splitlines() if line.startswith(("from ", "import ")))
+    assert all(message.source(part).rstrip().splitlines()[-1] in text for part in message.HELPER_PARTS)
+    assert text.rstrip().endswith(f"helper_main({message.helper_version()!r}))")
+    assert len(message.encode("runner", {}, has_helper=True)) < 200
+
+
+def test_what_root_must_be_for_the_helper_to_run(tmp_path: Path) -> None:
+    """Without root it says so; a program in the place of a plan is refused, and so is another version."""
+    path = tmp_path / "helper"
+    path.write_text(message.helper_text())
+    path.chmod(0o755)
+    answer = subprocess.run((sys.executable, "-IS", str(path)), input=b"", capture_output=True)
+    wanted = message.CUT if os.geteuid() == 0 else "the helper is run by sudo"
+    assert answer.returncode == 1 and wanted.encode() in answer.stderr
+    if os.geteuid() == 0:
+        whole = message.encode("runner", {"installation": "0badc0de"})
+        answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
+        assert json.loads(answer.stdout)["code"] == "grammar"
+        path.write_text(message.helper_text().replace(repr(message.helper_version()), repr("0" * 16)))
+        whole = message.encode("runner", {"installation": "0badc0de"}, has_helper=True)
+        answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
+        assert json.loads(answer.stdout)["code"] == "version"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ POLICY = {
     "remove_image": "own students all",
     "drift_fix": "none none all",
     "state_rebuild": "none none all",
+    "harden_worker": "none none all",
     "cleanup_plan": "none none all",
     "cleanup": "none none all",
     "list_users": "none all all",
@@ -113,6 +114,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         **{name: (("me", slice_id), {}) for name in slices},
         **{name: (("me",), {}) for name in alone},
         **{name: ((), {"username": "me"}) for name in named},
+        "harden_worker": (("10.0.10.1",), {"username": "me"}),
         "login": (("me", PASSWORD), {}),
     }
 

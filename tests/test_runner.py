@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -441,3 +444,91 @@ def test_a_draft_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     (tmp_path / "draft").symlink_to(tmp_path / "secret")
     assert not do(words.PublishFile(draft=str(tmp_path / "draft"), path=str(tmp_path / "name"))).accepted
     assert not (tmp_path / "name").exists()
+
+
+def adopting(draft: Path, path: Path, sha256: str) -> words.AdoptFile:
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    return words.AdoptFile(
+        draft=str(draft), path=str(path), owner=owner, mode=0o444, mtime_s=1_000_000_000, sha256=sha256
+    )
+
+
+def test_an_adopted_file_gets_owner_mode_and_time_before_its_name(tmp_path: Path) -> None:
+    draft, path = tmp_path / "draft", tmp_path / "base"
+    draft.write_text("content")
+    path.write_text("an older one")
+    assert do(adopting(draft, path, "")).accepted
+    facts = path.stat()
+    assert (path.read_text(), facts.st_mode & 0o777, facts.st_mtime) == ("content", 0o444, 1_000_000_000)
+    assert os.listdir(tmp_path) == ["base"]
+
+
+def test_what_is_no_file_is_not_adopted(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "folder", "pipe", "nothing"):
+        assert not do(adopting(tmp_path / name, tmp_path / "base", "")).accepted, name
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe", "secret"]
+
+
+def test_a_copy_has_the_content_and_its_holes_and_says_its_digest(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.write(b"head")
+        file.seek(5 << 20)
+        file.write(b"tail")
+    with source.open("rb") as given, target.open("w+b") as made:
+        found = runner.copy_file(given.fileno(), made.fileno(), source.stat().st_size)
+    assert found == hashlib.sha256(source.read_bytes()).hexdigest() and target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 4 << 20
+
+
+def test_what_another_account_wrote_is_copied_and_must_be_what_was_inspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may still have the draft open. Here the file's owner is only said to be another."""
+    draft, path = tmp_path / "draft", tmp_path / "base"
+    draft.write_text("content")
+    entry = pwd.getpwuid(os.geteuid())
+    other = SimpleNamespace(pw_uid=entry.pw_uid + 1, pw_gid=entry.pw_gid)
+    monkeypatch.setattr("pwd.getpwnam", lambda name: other)
+    monkeypatch.setattr(os, "fchown", lambda *given: None)
+    act = adopting(draft, path, hashlib.sha256(b"content").hexdigest()).to_json()
+    with draft.open("r+") as still_open:
+        assert runner.act_adopt(act)[0] == 0
+        still_open.write("CHANGED")
+    assert path.read_text() == "content" and os.listdir(tmp_path) == ["base"]
+    draft.write_text("another content")
+    status, _, said = runner.act_adopt(act)
+    assert status == 1 and "was changed" in said
+    assert path.read_text() == "content" and sorted(os.listdir(tmp_path)) == ["base", "draft"]
+
+
+def test_links_in_a_machines_directory_lead_nowhere(tmp_path: Path) -> None:
+    """Whoever QEMU runs as owns it: neither a text nor a socket nor a log is reached by a link there."""
+    (tmp_path / "vm-1").mkdir()
+    (tmp_path / "secret").write_text("cloudrepo/secret\nx\n")
+    for name in ("mark", "pid", "qemu.log"):
+        (tmp_path / "vm-1" / name).symlink_to(tmp_path / "secret")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "real"))
+        listening.listen()
+        (tmp_path / "vm-1" / "qmp.sock").symlink_to(tmp_path / "real")
+        answer = do(words.ObserveMachines(root=str(tmp_path), socket="qmp.sock"))
+        assert json.loads(answer.out)[0]["mark"] is None and "secret" not in answer.out
+        log = str(tmp_path / "vm-1" / "qemu.log")
+        answer = do(words.Qmp(socket=str(tmp_path / "vm-1" / "qmp.sock"), log=log, timeout_s=0.2))
+        assert not answer.accepted and "secret" not in answer.err
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_a_log_with_a_second_name_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "log").hardlink_to(tmp_path / "precious")
+    answer = do(words.Spawn(words=("true",), log=str(tmp_path / "log")))
+    assert not answer.accepted and "no file of its own" in answer.err
+    assert (tmp_path / "precious").read_text() == "kept"

@@ -231,6 +231,10 @@ class Workers:
         self.proofs: list[str] = []
         self.asked: list[str] = []
 
+    def images_home(self, host: str) -> str:
+        """As the account's."""
+        return self.home(host)
+
     def home(self, host: str) -> str:
         self.asked.append(host)
         if host in self.holds:

@@ -39,6 +39,10 @@ class Hosts:
         self.vms = vms
         self.ticks = 0
 
+    def images_home(self, host: str) -> str:
+        """As the account's."""
+        return self.home(host)
+
     def home(self, host: str) -> str:
         """As on every host."""
         return "/home/ubuntu"

@@ -108,6 +108,9 @@ CHECK_SOUND = (0, 3)
 def create_overlay(path: str, *, base: str, base_format: str, size_bytes: int) -> tuple[str, ...]:
     """Make a qcow2 that holds only what differs from `base`. An existing `path` would be overwritten.
 
+    `-u`: the base is not opened. Its name, format and size are known, and what a crafted one names is no business of
+    root's.
+
     Args:
         path: the overlay, absolute.
         base: the image under it, absolute, so that the overlay works from every directory.
@@ -115,7 +118,7 @@ def create_overlay(path: str, *, base: str, base_format: str, size_bytes: int) -
         size_bytes: what the guest sees.
     """
     return (
-        *(BINARY, "create", "-q", "-f", "qcow2"),
+        *(BINARY, "create", "-q", "-f", "qcow2", "-u"),
         *("-b", require_plain_path(base), "-F", base_format),
         *(require_plain_path(path), str(size_bytes)),
     )

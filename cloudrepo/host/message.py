@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from functools import cache
@@ -38,9 +39,46 @@ BOOTSTRAP = (
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-c", BOOTSTRAP)
 
 
-def remote_words(user: str) -> tuple[str, ...]:
+#: The installed helper: root's, and with `host.privilege: helper` all that the account may run as root.
+HELPER = "/usr/local/lib/cloudrepo/helper"
+#: Where images are on a host with it: in the account's own home that could put another directory in the place of ours.
+HELPERS_HOME = "/var/lib/cloudrepo"
+#: What it is made of, in order; each may use those before it.
+HELPER_PARTS = ("relay", "runner", "grammar", "judge", "ownership", "helper")
+
+
+def remote_words(user: str, *, has_helper: bool = False) -> tuple[str, ...]:
     """The constant command that takes a message as root: by sudo, unless the account is root's."""
-    return PYTHON if user == "root" else ("sudo", "-n", *PYTHON)
+    words = (HELPER,) if has_helper else PYTHON
+    return words if user == "root" else ("sudo", "-n", *words)
+
+
+@cache
+def helper_text() -> str:
+    """The whole text of the installed helper: its parts one after another, each as it is in the repository.
+
+    What a part imports of another is in the same file here: the names of the modules stand for the file itself.
+    """
+    own_names = re.compile(r"^from (?:cloudrepo\.host(?:\.\w+)?|__future__) import .*\n", re.MULTILINE)
+    parts = [own_names.sub("", source(name)) for name in HELPER_PARTS]
+    modules = " = ".join(("relays", *HELPER_PARTS[1:-1]))
+    head = (
+        "#!/usr/bin/python3 -IS\n"
+        "# The helper of Cloud Repositorio, made by `./cloud worker harden`. Its text is its version: do not edit it.\n"
+        "from __future__ import annotations\n\n"
+        f"import sys\n\n{modules} = sys.modules[__name__]\n"
+    )
+    text = head + "\n\n".join(f"# == {name}.py\n\n{part}" for name, part in zip(HELPER_PARTS, parts, strict=True))
+    return f"{text}\n\nif __name__ == '__main__':\n    sys.exit(helper_main({_version_of(text)!r}))\n"
+
+
+def helper_version() -> str:
+    """What a message names instead of bringing a program: 16 hex digits of the text's digest."""
+    return _version_of(helper_text().rpartition("\n\nif __name__ ==")[0])
+
+
+def _version_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
@@ -49,14 +87,15 @@ def source(name: str) -> str:
     return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
 
 
-def encode(name: str, argument: Mapping[str, Any]) -> bytes:
+def encode(name: str, argument: Mapping[str, Any], *, has_helper: bool = False) -> bytes:
     """The whole message: header and payload.
 
     Args:
         name: the program, `runner` or `relay`.
         argument: what its `main` gets, as JSON.
+        has_helper: whether the host has the program; then only its version is named.
     """
-    return _framed(source(name), argument)
+    return _framed(f"{name} {helper_version()}" if has_helper else source(name), argument)
 
 
 def encode_next(argument: Mapping[str, Any]) -> bytes:
@@ -90,6 +129,11 @@ def diagnose(host: str, status: int | None, stderr: str, noise: str = "") -> Hos
         )
     for mark, brief, remedy, code in _CAUSES:
         if mark in words:
+            if code == "host.sudo":
+                remedy += (
+                    f". Where only the helper may be run, set host.privilege to helper: `./cloud worker harden {host}`"
+                )
+            remedy = remedy.replace("harden IP", f"harden {host}")
             return HostError(host, brief, evidence=words, remedy=remedy, code=code, details={"status": status})
     if status == 127:
         return HostError(
@@ -112,7 +156,10 @@ def diagnose(host: str, status: int | None, stderr: str, noise: str = "") -> Hos
 
 _INSTALL = "on the host run `sudo apt-get install python3 sudo`"
 _NOPASSWD = "on the host give the account a line `USER ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d"
+_HARDEN = "run `./cloud worker harden IP` for this host, or set host.privilege to sudo if that is what it should be"
 _CAUSES = (
+    (f"{HELPER}: command not found", "the helper is not installed", _HARDEN, "host.helper"),
+    (f"{HELPER}: No such file", "the helper is not installed", _HARDEN, "host.helper"),
     ("a password is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),
     ("a terminal is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),
     ("is not in the sudoers file", "the account may not use sudo", _NOPASSWD, "host.sudo"),

@@ -14,12 +14,22 @@ import socket
 
 def main(text: str) -> int:
     """Relay until either side ends; `text` is JSON with `socket`, a path."""
+    return relay(json.loads(text)["socket"])
+
+
+def relay(path: str) -> int:
+    """Relay until either side ends. A symlink at the path is not followed: another account may have put it there."""
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    number = -1
     try:
-        peer.connect(json.loads(text)["socket"])
+        number = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+        peer.connect(f"/proc/self/fd/{number}")
     except OSError as error:
         write_all(1, json.dumps({"event": "refused", "text": error.strerror or str(error)}).encode() + b"\n")
         return 1
+    finally:
+        if number >= 0:
+            os.close(number)
     write_all(1, b'{"event": "open"}\n')
     sides = {0: peer.fileno(), peer.fileno(): 1}  # read from: write to
     waiting = select.poll()

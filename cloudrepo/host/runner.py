@@ -41,10 +41,12 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 4 << 20  # bytes kept of each stream of a step
 FILE_LIMIT = 1 << 20
+LARGEST = 256 << 20  # bytes of a message, unpacked
 TAIL = 2000  # characters of a log that go into an error
 OBSERVERS = 4  # observations asked at a time
 PIPE_CHUNK = 4096  # PIPE_BUF: a write this small to a pipe that polls writable does not block
 LONGEST_WAIT_S = 0.02  # between two looks at something that cannot be waited for
+FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
 IDLE_S = 30.0  # how long a runner waits for another plan
 EVERYTHING = "*"  # the scope of a message that speaks for all others
 NAMES = {EVERYTHING: "this installation", "shared": "what all slices share", "manual": "what was made by hand"}
@@ -515,7 +517,7 @@ class Qmp:
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 self.socket.settimeout(max(0.05, deadline - time.monotonic()))
-                self.socket.connect(path)
+                connect_to(self.socket, path)
                 break
             except OSError as error:
                 self.socket.close()
@@ -562,6 +564,20 @@ class Qmp:
         self.socket.close()
 
 
+def connect_to(peer: Any, path: str) -> None:
+    """Connect to the Unix socket at a path, never to what a symlink there leads to.
+
+    Whoever QEMU runs as may put anything into its machine's directory, and this is root.
+    """
+    number = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), path)
+        peer.connect(f"/proc/self/fd/{number}")
+    finally:
+        os.close(number)
+
+
 def ask_qmp(path: str, within_s: float, *commands: Json) -> list[Any]:
     """Run commands on a socket that should answer at once."""
     qmp = Qmp(path, time.monotonic() + within_s)
@@ -587,18 +603,20 @@ def explain(error: BaseException) -> str:
 
 
 def read_text(path: str) -> str | None:
-    """The text of a file, at most 1 MiB; None when it is not there."""
+    """The text of a file, at most 1 MiB; None when it is not there. A symlink is no file."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
             return file.read(FILE_LIMIT).decode("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def tail(path: str) -> str:
     """The last words of a log."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             return file.read(TAIL).decode("utf-8", "replace").strip()
     except OSError:
@@ -670,8 +688,14 @@ def act_run(act: Json) -> Answer:
 
 def act_spawn(act: Json) -> Answer:
     """Start a process that outlives the message."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     log = os.open(act["log"], flags, 0o600)
+    facts = os.fstat(log)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:  # the account may have put it there
+        os.close(log)
+        return NOT_RUN, "", f"{act['log']} is no file of its own"
+    os.ftruncate(log, 0)
+    os.set_blocking(log, True)
     options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}  # type: Json
     if sys.version_info < (3, 9):  # noqa: UP036  hosts may be older than the orchestrator
         become = account(act["user"]).get("preexec_fn") if act["user"] else None
@@ -803,6 +827,67 @@ def act_publish(act: Json) -> Answer:
         if not is_same_file(act["draft"], act["path"]):
             return 1, "", f"{act['path']} is there already"
     return DONE, "", ""
+
+
+def act_adopt(act: Json) -> Answer:
+    """Make a file of ours of a draft; what another account wrote is copied."""
+    import pwd
+
+    owner = pwd.getpwnam(act["owner"])
+    draft = os.open(act["draft"], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    temporary = ""
+    number = draft
+    try:
+        facts = os.fstat(draft)
+        if not stat.S_ISREG(facts.st_mode):
+            return 1, "", f"{act['draft']} is no regular file"
+        if facts.st_uid != owner.pw_uid:
+            temporary = f"{act['path']}.{os.getpid()}.new"
+            number = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            found = copy_file(draft, number, facts.st_size)
+            if found != act["sha256"]:
+                os.unlink(temporary)
+                return 1, "", f"{act['draft']} was changed: SHA-256 {found}, wanted {act['sha256']}"
+        if os.fstat(number).st_uid != owner.pw_uid:
+            os.fchown(number, owner.pw_uid, owner.pw_gid)
+        os.fchmod(number, act["mode"])
+        os.utime(number, (act["mtime_s"], act["mtime_s"]))
+        os.fsync(number)
+        os.rename(temporary or act["draft"], act["path"])
+        if temporary:
+            os.unlink(act["draft"])
+    finally:
+        os.close(draft)
+        if temporary:
+            os.close(number)
+    return DONE, "", ""
+
+
+def copy_file(source: int, target: int, size: int) -> str:
+    """Copy an open file, holes as holes, and return the SHA-256 of what was copied, in hex."""
+    import fcntl
+    import hashlib
+
+    digest = hashlib.sha256()
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+        is_shared = True
+    except OSError:  # another file system, or one that shares no blocks
+        is_shared = False
+        os.ftruncate(target, size)
+    place = 0
+    while place < size:
+        data = os.pread(target if is_shared else source, 1 << 20, place)
+        if not data:
+            break
+        digest.update(data)
+        if not is_shared and data.count(0) != len(data):
+            view, at = memoryview(data), place
+            while view:
+                written = os.pwrite(target, view, at)
+                view, at = view[written:], at + written
+        place += len(data)
+    return digest.hexdigest()
 
 
 def act_stop(act: Json) -> Answer:
@@ -1043,7 +1128,7 @@ def act_checksum(act: Json) -> Answer:
 
     digest = hashlib.sha256()
     try:
-        with open(act["path"], "rb") as file:
+        with open(os.open(act["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             left = act["length"] or size
             while left > 0:
@@ -1347,6 +1432,7 @@ ACTS = {
     "remove if empty": act_remove_if_empty,
     "require": act_require,
     "publish": act_publish,
+    "adopt": act_adopt,
     "stop": act_stop,
     "signal": act_signal,
     "machines": act_machines,
@@ -1452,6 +1538,8 @@ class PlanRun:
         """Do one act and say how it ended."""
         began = time.monotonic()
         try:
+            for guard in guards:
+                guard(step)
             status, out, err = ACTS[step["act"]](step)
         except (OSError, KeyError, ValueError, TypeError) as error:
             status, out, err = NOT_RUN, "", explain(error)
@@ -1473,6 +1561,10 @@ def check_acts(plan: Json) -> None:
         raise Refused("plan", f"unknown acts: {', '.join(unknown)}")
 
 
+checks = [check_acts]  # what a plan must pass before anything of it is done; an installed helper adds its own
+guards = []  # type: list[Callable[[Json], None]]  # asked before each step, likewise
+
+
 def run_plan(text: str, report: int) -> None:
     """Run the plan in `text` (JSON), write the last line to the pipe `report`, and end this process."""
     plan = json.loads(text)
@@ -1483,7 +1575,8 @@ def run_plan(text: str, report: int) -> None:
     control = Control(plan["lease_s"])
     threading.Thread(target=control.listen, daemon=True).start()
     try:
-        check_acts(plan)
+        for check in checks:
+            check(plan)
         fence = Fence(plan, control) if plan["operation"] else None
         if fence:
             fence.enter()
@@ -1552,10 +1645,14 @@ def next_plan() -> str | None:
             Control(IDLE_S).say(event="ready")
         elif len(head) == 2 and head[0].isdigit():
             break  # anything else was meant for the plan that has ended
+    if int(head[0]) > LARGEST:
+        return None
     payload = read_within(int(head[0]), until)
     if len(payload) != int(head[0]) or sha256(payload).hexdigest().encode() != head[1]:
         return None
-    return zlib.decompress(payload).decode().partition("\0")[2]
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(payload, LARGEST)
+    return text.decode().partition("\0")[2] if unpacker.eof else None
 
 
 def main(text: str) -> int:

@@ -100,7 +100,9 @@ class PlanSession:
                 return waiting
             except OSError:
                 waiting.close()  # a message that was cut does nothing
-        return self._transport.open_message(self.host, encode("runner", argument))
+        return self._transport.open_message(
+            self.host, encode("runner", argument, has_helper=self._transport.has_helper)
+        )
 
     def _leave(self, stream: Stream, *, keep: bool) -> None:
         """Say nothing more on the stream: the next thing that its runner reads is another plan's."""
@@ -175,7 +177,7 @@ class PlanSession:
                 self.host,
                 "the host did not take the message; nothing was changed there",
                 evidence=event["text"],
-                remedy=_REMEDIES.get(event["code"], "look at the host and try again"),
+                remedy=_REMEDIES.get(event["code"], "look at the host and try again").format(host=self.host),
                 code=f"host.refused.{event['code']}",
                 details={key: event[key] for key in ("holder", "seen") if key in event},
             )
@@ -237,5 +239,9 @@ _REMEDIES = {
     "operation": "a newer operation was here: look at the state again",
     "changed": "look at the host again",
     "fence": "remove the damaged file on the host after a look at it",
+    "version": "run `./cloud worker harden {host}` again, which installs the orchestrator's",
+    "unprepared": "run `./cloud worker harden {host}`, which prepares the host for this installation",
+    "grammar": "if a setting has changed since (network.bridge, network.uplink, images.base_dir, qemu.user, vlan, "
+    "internet.cidr), run `./cloud worker harden {host}` again; else this is a fault of ours: please report it",
     "plan": "the orchestrator is newer than the message it sent: start it again",
 }

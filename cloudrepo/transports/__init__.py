@@ -54,9 +54,11 @@ class Transport(Protocol):
 
     Attributes:
         keeps_open: whether something is kept open between calls until `close`, so that runners may wait too.
+        has_helper: whether hosts have the runner installed and take nothing but plans within its grammar.
     """
 
     keeps_open: bool
+    has_helper: bool
 
     def open_message(self, host: str, message: bytes) -> Stream:
         """Start the constant command as root and send it a message.

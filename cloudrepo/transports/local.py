@@ -148,6 +148,7 @@ class LocalTransport:
     """
 
     keeps_open = False
+    has_helper = False
 
     def __init__(self, hosts: Mapping[str, LocalHost] | None = None) -> None:
         self.hosts = hosts

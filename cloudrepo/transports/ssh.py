@@ -197,6 +197,7 @@ class SshTransport:
 
     def __init__(self, options: SshOptions) -> None:
         self.options = options
+        self.has_helper = options.privilege == "helper"
         self.known_hosts = KnownHosts(options.known_hosts.expanduser(), options.host_keys)
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -206,7 +207,8 @@ class SshTransport:
     def open_message(self, host: str, message: bytes) -> SshStream:
         """Start the constant command and send it a message."""
         connection, stream = self._session(host, self.options.connect_timeout_s, SESSION_WAIT_S)
-        return self._start(host, stream, shlex.join(remote_words(connection.target.user)), message)
+        words = remote_words(connection.target.user, has_helper=self.has_helper)
+        return self._start(host, stream, shlex.join(words), message)
 
     def open_shell(self, host: str, line: str, timeout_s: float) -> SshStream:
         """Start a shell line; the account's login shell runs it."""

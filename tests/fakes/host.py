@@ -13,6 +13,7 @@ from typing import Any
 from cloudrepo import plan as acts
 from cloudrepo.errors import CloudError, HostUnreachable, MessageRefused
 from cloudrepo.plan import Plan, PlanResult, Step, StepEvent, StepResult
+from fakes.bounds import require_allowed
 from fakes.flow_table import METER_FEATURES, BadFlow, FlowTable
 
 BUILT_IN = {"filter": ("INPUT", "FORWARD", "OUTPUT"), "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING")}
@@ -718,8 +719,13 @@ class FakeExecutor:
         if found is None or not found.is_up:
             raise HostUnreachable(host, "no connection", evidence="No route to host")
         self.plans.append((host, plan))
+        require_allowed(plan)  # a hardened host takes every plan that we make
         on_event = options.get("on_event") or (lambda event: None)
         return found.run(plan, on_event, options.get("gates") or {}, options.get("stop"))
+
+    def images_home(self, host: str) -> str:
+        """The same as the account's."""
+        return self.home(host)
 
     def gather(self, work: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """All at once, as the gates need it."""

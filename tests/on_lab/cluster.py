@@ -18,6 +18,7 @@ from cloudrepo.guest_agent import GuestAgent, GuestResult
 from cloudrepo.naming import machine_dir
 from lab.cluster import Lab
 from lab.layout import DEAF_IMAGE_NAME
+from on_lab import hardened
 from orchestrator_api import OrchestratorAPI, build
 
 CLONE_NEWNET = 0x40000000
@@ -91,6 +92,8 @@ class Cluster:
         self.state = folder / "database.yaml"
         self.api: OrchestratorAPI = build(self.state)
         self._apis = [self.api]  # shared with those reborn of it
+        if self.api.settings.host.privilege == "helper":
+            hardened.prepare(lab, self.api)
         self.api.discovery.discover_all()
 
     # -- using it --------------------------------------------------------------------------------------
@@ -175,6 +178,7 @@ class Cluster:
     def close(self) -> None:
         """Remove all that carries this installation's mark, and hang up."""
         self.api.cleanup()
+        hardened.forget(self.lab, self.api)
         for api in self._apis:
             api.executor.close()
             api.db.close()

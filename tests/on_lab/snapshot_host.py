@@ -13,7 +13,7 @@ import subprocess
 FOLDERS = ("/run", "/tmp", "/home", "/var/lib", "/etc/openvswitch")
 UNINTERESTING = re.compile(
     r"/vm_images(/|$)|/run/(sudo|sshd|utmp|user|lock|shm)|/openvswitch/.*(db|lock|ctl|log)"
-    r"|\.ssh|\.sudo_as_admin|/var/lib/(dpkg|apt)"
+    r"|/var/lib/cloudrepo$|\.ssh|\.sudo_as_admin|/var/lib/(dpkg|apt)"
 )
 OUR_TOOLS = ("ovs-", "sshd", "sh", "bash", "python3", "sleep", "nsenter", "sudo")
 

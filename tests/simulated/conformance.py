@@ -494,11 +494,9 @@ def _disks(host: Host) -> Iterator[Trial]:
     yield Trial("publish over another", replace(act, draft=f"{folder}/one.draft"), 1, "is there already")
     missing, deep = f"{folder}/none.raw", f"{folder}/none/disk.qcow2"
     words = qemu_img.create_overlay(f"{folder}/three", base=missing, base_format="raw", size_bytes=1 << 20)
-    yield Trial("an overlay on nothing", Run(words=words), 1, "Could not open.*No such file")
+    yield Trial("an overlay on what is not looked at", Run(words=words))
     words = qemu_img.create_overlay(deep, base=base, base_format="raw", size_bytes=1 << 20)
     yield Trial("an overlay nowhere", Run(words=words), 1, "No such file")
-    words = qemu_img.create_overlay(f"{folder}/three", base=base, base_format="qcow2", size_bytes=1 << 20)
-    yield Trial("an overlay on what is no qcow2", Run(words=words), 1, "not in qcow2 format")
     yield Trial("what an overlay is", Run(words=qemu_img.info(f"{folder}/one.qcow2")))
     yield Trial("what a raw file is", Run(words=qemu_img.info(base)))
     yield Trial("what nothing is", Run(words=qemu_img.info(missing)), 1, "No such file")

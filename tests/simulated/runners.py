@@ -26,7 +26,7 @@ from cloudrepo.host.message import BOOTSTRAP, source
 from simulated import jail
 
 #: Acts that change a host without a call of a tool; the simulator is told before and after each.
-NOTED_ACTS = ("spawn", "qmp", "write", "mkdir", "remove", "remove if empty", "publish", "stop", "signal")
+NOTED_ACTS = ("spawn", "qmp", "write", "mkdir", "remove", "remove if empty", "publish", "adopt", "stop", "signal")
 ACT, PROGRAMS = "#act", "#programs"  # what is no call of a tool
 DAEMONS = frozenset(("dnsmasq", "-daemonize"))  # words of calls that leave a process behind
 

@@ -124,6 +124,7 @@ class SimulatedTransport:
     """
 
     keeps_open = True
+    has_helper = False
 
     def __init__(self, directory: Path, names: dict[str, str]) -> None:
         self.directory = directory

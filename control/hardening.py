@@ -1,0 +1,98 @@
+"""`worker harden`: what a host is asked to install so that the SSH account need not be root there."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from cloudrepo.errors import HostError
+from cloudrepo.host.message import HELPERS_HOME, diagnose, encode, helper_text, source
+from cloudrepo.images import resolve
+from cloudrepo.ssh_config import resolve as resolve_target
+from control.context import Context
+
+if TYPE_CHECKING:
+    from remote_executor import RemoteExecutor
+
+PATIENCE_S = 120.0
+
+
+def bounds(context: Context, ip: str) -> dict[str, Any]:
+    """What this installation may name on a host; `home` is found there. See `cloudrepo/host/judge.py`."""
+    settings, account = context.settings, resolve_target(ip, context.site.executor.options).user
+    return {
+        "installation": context.site.installation,
+        "account": account,
+        "base_dir": resolve(settings.images.base_dir, HELPERS_HOME),
+        "bridge": settings.network.bridge,
+        "users": [settings.qemu.user or account],
+        "vlans": [settings.vlan.first, settings.vlan.last],
+        "internet": settings.internet.cidr,
+        "uplink": settings.network.uplink,
+    }
+
+
+def _request(context: Context, ip: str, *, undo: bool) -> dict[str, Any]:
+    return {"do": "undo" if undo else "apply", "helper": helper_text(), "bounds": bounds(context, ip)}
+
+
+def script(context: Context, ip: str, *, undo: bool) -> str:
+    """The same as a program for root on the host: `python3 FILE`."""
+    call = f"sys.exit(main({json.dumps(_request(context, ip, undo=undo))!r}))"
+    return f'{source("hardening")}\n\nif __name__ == "__main__":\n    {call}'
+
+
+def harden(context: Context, ip: str, *, admin: str = "", undo: bool = False) -> dict[str, Any]:
+    """Install the helper, or take it away.
+
+    Args:
+        context: the installation.
+        ip: the host.
+        admin: the account that is root there; "" = the SSH account, which is so until the first time.
+        undo: take it away.
+
+    Returns:
+        `changed` and `warnings`, a line each.
+
+    Raises:
+        HostError: the host cannot be reached, the account is not root there, or the host cannot be prepared.
+    """
+    from remote_executor import RemoteExecutor  # slow to import, and seldom needed
+
+    options = context.site.executor.options
+    message = encode("hardening", _request(context, ip, undo=undo))
+    with RemoteExecutor(
+        admin or options.user,
+        settings=context.settings,
+        key_file=options.key_file,
+        known_hosts=options.known_hosts,
+        config_file=options.config_file,
+        privilege="sudo",
+    ) as executor:
+        answer = _ask(executor, ip, message, admin)
+    if "refused" in answer:
+        done = f"; done before: {', '.join(answer['changed'])}" if answer["changed"] else "; nothing was changed"
+        raise HostError(ip, "the host was not prepared", evidence=answer["refused"] + done, code="host.harden")
+    return answer
+
+
+def _ask(executor: RemoteExecutor, ip: str, message: bytes, admin: str) -> dict[str, Any]:
+    """Send the message and read the one line that answers it."""
+    stream = executor.transport.open_message(ip, message)
+    out, err, until = b"", b"", time.monotonic() + PATIENCE_S
+    try:
+        while (parts := stream.receive(1.0)) is not None and time.monotonic() < until:
+            out, err = out + parts[0], err + parts[1]
+        lines = [line for line in out.splitlines() if line.startswith(b"{")]
+        if lines:
+            return dict(json.loads(lines[-1]))
+        error = diagnose(ip, stream.status(2.0), err.decode("utf-8", "replace"), out.decode("utf-8", "replace"))
+    finally:
+        stream.close()
+    if error.code == "host.sudo":
+        error.remedy = (
+            f"name an account that is root there without a password: `./cloud worker harden {ip} --admin USER`; or "
+            f"have root run on the host what `./cloud worker harden {ip} --print` prints"
+        )
+    raise error

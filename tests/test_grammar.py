@@ -1,0 +1,435 @@
+"""The helper's grammar: every act that is made anywhere in the product is in it, and a changed word takes it out."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudrepo import (
+    accelerator,
+    base_image_plans,
+    host_report,
+    images,
+    mended_disks,
+    plan as acts,
+    probe,
+    worker_facts,
+)
+from cloudrepo.commands import openflow
+from cloudrepo.commands.qemu_img import ImageInfo
+from cloudrepo.diff import Change
+from cloudrepo.host.grammar import WORDS
+from cloudrepo.host.judge import NotAllowed, judge_plan, judge_step
+from cloudrepo.naming import Mark, machine_uuid
+from cloudrepo.plan import Plan, PlanResult, Stage, Step, StepResult
+from cloudrepo.resources import Disk, Machine, Process
+from cloudrepo.stages import StageBuilder, tidy_stage
+from cloudrepo.worker_facts import Question
+from control import disks, rebuild, verify
+from fakes.bounds import HOME, as_sent, bounds_for
+from fakes.orchestrator import orchestrator
+from test_architecture import CHECKOUT, sources
+from test_stages import FACTS, wanted
+from worlds import NODE, OURS, host
+
+BASE = f"{HOME}/vm_images"
+KINDS = {name: kind for name, kind in vars(acts).items() if isinstance(kind, type) and issubclass(kind, acts.Act)}
+BOUNDS = bounds_for(OURS)
+DIGEST = "0123456789abcdef" * 4
+
+
+# ── everything that is made ─────────────────────────────────────────────────────────────────────────────
+
+
+def network_and_machines() -> Iterator[Plan]:
+    """Made, changed, taken away; strays, frozen machines, lost pid files; both ways of starting QEMU."""
+    everything = wanted()
+    machines = [one for one in everything if isinstance(one, Machine)]
+    disk = Disk(
+        vm_id=1001, path=f"{BASE}/vm1_img.qcow2", directory=f"{BASE}/.cloudrepo-{OURS}/vm-1001", base_dir=BASE,
+        mark=Mark(OURS, "1000", 1001, "disk"), file="there",
+        owner="ubuntu", mode=0o600, base={"path_on_host": f"{BASE}/base/{DIGEST[:16]}-x.img"}, record={"vm_id": 1001},
+    )  # fmt: skip
+    half = dataclasses.replace(disk, path="", candidate=disk.path)
+    strays = (Process(pid=77, start=5, token=machine_uuid(OURS, 1001)),)
+    server = Process(pid=78, start=5, token=f"--conf-file=/run/cloudrepo-{OURS}/dhcp-100/dnsmasq.conf")
+
+    def with_strays(one: Any) -> Any:
+        found = {"Machine": strays, "DhcpServer": (server,)}.get(type(one).__name__)
+        return dataclasses.replace(one, strays=found) if found else one
+
+    def stages(changes: list[Change], **options: Any) -> Plan:
+        made = StageBuilder(host(NODE), FACTS, **options).build(changes)
+        return Plan(installation=OURS, operation=1, fence_dir=host(NODE).disks_root, stages=made)
+
+    yield stages([Change(wanted=one) for one in everything])
+    daemons = [
+        dataclasses.replace(one, spec=dataclasses.replace(one.spec, detach="daemonize")) for one in machines if one.spec
+    ]
+    yield stages([Change(wanted=one) for one in daemons])
+    yield stages([Change(seen=with_strays(one)) for one in [*everything, disk, half]], stop_grace_s=20.0)
+    for status in ("frozen", "paused"):
+        seen = [dataclasses.replace(one, pid=9, start=3, status=status, is_recorded=False) for one in machines]
+        yield stages([Change(wanted=new, seen=old) for new, old in zip(machines, seen, strict=True)])
+    servers = [one for one in everything if type(one).__name__ == "DhcpServer"]
+    fewer: list[Any] = [dataclasses.replace(one, hosts="") for one in servers]  # type: ignore[call-arg]
+    yield stages([Change(wanted=new, seen=old) for new, old in zip(servers, fewer, strict=True)])
+    yield Plan(installation=OURS, stages=(tidy_stage(OURS),))
+    lost = dataclasses.replace(disk, is_kept=False, mode=0o644)
+    yield Plan(installation=OURS, stages=(Stage(name="m", steps=tuple(mended_disks.mend_disk(OURS, disk, lost))),))
+
+
+def looks() -> Iterator[Plan]:
+    """Every question."""
+    for is_broad in (False, True):
+        yield Plan(
+            installation=OURS, stages=(probe.first_question(host(NODE)),),
+            observe=probe.questions(host(NODE), is_broad=is_broad),
+        )  # fmt: skip
+    yield host_report.questions(host(NODE))
+    yield host_report.ask_last_words(host(NODE), [1001, 7])
+    yield worker_facts.probe(
+        Question(installation=OURS, base_dir=BASE, bridge="br-int", user="ubuntu", is_network_node=True)
+    )
+    for kind in ("kvm", "tcg"):
+        yield accelerator.proof_plan(OURS, user="ubuntu", accelerator=kind)
+
+
+def disk_images() -> Iterator[Plan]:
+    """A base image's way to a host, overlays and their end."""
+    store = images.ImageStore(base_dir=BASE, installation=OURS)
+    name, source = "cirros.img", base_image_plans.Source(path=f"{BASE}/cirros.img", size=5, mtime_ns=6)
+    seen = base_image_plans.Look(
+        trusted=None, sources=(source,), refused=(), user="ubuntu", folder_exists=True, cut_size=0, free=None
+    )
+    yield base_image_plans.look(store, HOME, name, DIGEST, (source.path,))
+    yield base_image_plans.look(store, HOME, name, "", (source.path,))
+    yield base_image_plans.prepare(store, seen)
+    base_image_plans.prepare(
+        store, dataclasses.replace(seen, folder_exists=False)
+    )  # `harden` makes it; never asked for
+    drafts = (
+        base_image_plans.draft_path(store, DIGEST), base_image_plans.draft_path(store, DIGEST, source.path),
+        base_image_plans.draft_path(store, "", source.path),
+    )  # fmt: skip
+    for draft in drafts:
+        info = ImageInfo(format="qcow2", virtual_size=1 << 30)
+        found = base_image_plans.Found(path=draft, sha256=DIGEST, size=5, info=info)
+        image = base_image_plans.image_of(store, name, found, "manager")
+        yield base_image_plans.copy(store, source, draft, "ubuntu")
+        yield base_image_plans.inspect(store, draft, 5, "ubuntu")
+        yield base_image_plans.check(store, found, "ubuntu")
+        yield base_image_plans.install(store, found, image)
+        yield base_image_plans.install(store, found, image, source)
+        yield base_image_plans.drop(store, draft)
+    cut = base_image_plans.cut_path(store, DIGEST)
+    yield Plan(installation=OURS, observe=(Step(name="c", label="c", act=acts.Checksum(path=cut, length=4)),))
+    base = images.BaseImage(
+        path_on_host=f"{BASE}/base/{DIGEST[:16]}-x.img", sha256=DIGEST, virtual_size=1, format="raw"
+    )
+    for key in (1001, "ab12"):
+        spec = images.OverlaySpec(
+            key=key, mark=Mark(OURS, "1000", 1001), base=base, size_bytes=5, user="ubuntu", uuid=""
+        )
+        path = f"{BASE}/1000_vm1_img.qcow2"
+        yield images.overlay_plan(store, spec, path, operation=1)
+        yield images._finishing(store, spec, path, 1)
+        for text in (images.mark_text(spec, disk=path), images.mark_text(spec, candidate=path)):
+            mark = images.parse_mark_file(text, store.directory(key))
+            assert mark is not None
+            yield images._removal(store, [mark], 1)
+    yield Plan(installation=OURS, observe=images.observe_disks(store))
+
+
+class Recorder:
+    """An executor that keeps plans and answers nothing but what is needed to go on."""
+
+    remote_user = "ubuntu"
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+
+    def run_plan(self, ip: str, plan: Plan, **options: Any) -> PlanResult:
+        self.plans.append(plan)
+        answers = {step.name: StepResult(name=step.name, label="", status=0, out="{}") for step in plan.observe}
+        return PlanResult(host=ip, steps={}, observed=answers, failed=None, aborted="no answer")
+
+    def images_home(self, ip: str) -> str:
+        return HOME
+
+    home = images_home
+
+    def gather(self, work: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+        return {ip: call() for ip, call in work.items()}
+
+
+def use_cases(tmp_path: Path) -> Iterator[Plan]:
+    """The acts that use cases make themselves: verify, disks, rebuild, the executor's own checksum."""
+    from cloudrepo.errors import CloudError
+    from remote_executor import RemoteExecutor
+
+    recorder = Recorder()
+    api = orchestrator(tmp_path)
+    api.site.installation = OURS
+    fake: Any = api.site.executor
+    disks._missing(api.context, NODE, [{"vm_id": 1001}])
+    yield from (plan for _, plan in fake.plans)
+    api.site.executor = recorder
+    run = verify._Run(api.context, [])
+    calls: list[Callable[[], Any]] = [
+        lambda: run._ask([NODE]),
+        lambda: run._gateway(NODE),
+        lambda: run._send(NODE, {}),
+        lambda: rebuild._with_disks(api.context, [host(NODE)], ["feedface"]),
+        lambda: images.delete_overlay(
+            recorder, NODE, images.ImageStore(base_dir=BASE, installation=OURS), f"{BASE}/a_img.qcow2",  # type: ignore[arg-type]
+            operation=lambda above=0: 1,
+        ),
+    ]  # fmt: skip
+    for call in calls:
+        try:
+            call()
+        except (CloudError, KeyError, ValueError, LookupError):
+            continue  # what becomes of no answer is not the subject
+    made = RemoteExecutor(config_file=tmp_path / "c")
+    made.run_plan = recorder.run_plan  # type: ignore[method-assign, assignment]
+    try:
+        made._checksum(NODE, f"{BASE}/.cloudrepo-{OURS}/upload/{DIGEST[:16]}.part")
+    except KeyError:
+        pass
+    yield from recorder.plans
+
+
+def act_sites() -> set[tuple[str, int]]:
+    """Every place in the product where an act is made."""
+    found = set()
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in KINDS:
+                found.add((str(path.relative_to(CHECKOUT)), node.lineno))
+    return {site for site in found if not site[0].startswith(("lab/", "examples/", "cloudrepo/host/"))}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Plan], set[tuple[str, int]]]:
+    """All plans, and where their acts were made."""
+    made: set[tuple[str, int]] = set()
+    genuine = {kind: kind.__init__ for kind in KINDS.values()}
+
+    def recording(kind: type[acts.Act]) -> Any:
+        @functools.wraps(genuine[kind])
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            frame = sys._getframe(1)
+            path = Path(frame.f_code.co_filename)
+            if path.is_relative_to(CHECKOUT):
+                made.add((str(path.relative_to(CHECKOUT)), frame.f_lineno))
+            genuine[kind](self, *args, **kwargs)
+
+        return init
+
+    for kind in KINDS.values():
+        kind.__init__ = recording(kind)  # type: ignore[method-assign]
+    try:
+        plans = [*network_and_machines(), *looks(), *disk_images(), *use_cases(tmp_path_factory.mktemp("grammar"))]
+    finally:
+        for kind, init in genuine.items():
+            kind.__init__ = init  # type: ignore[method-assign]
+    return plans, made
+
+
+def test_every_place_where_an_act_is_made_is_tried(corpus: tuple[list[Plan], set[tuple[str, int]]]) -> None:
+    """Else an act could be made that no hardened host takes; add it to one of the collections above."""
+    assert sorted(act_sites() - corpus[1]) == []
+
+
+def test_every_plan_is_within_the_grammar(corpus: tuple[list[Plan], set[tuple[str, int]]]) -> None:
+    refused = []
+    for plan in corpus[0]:
+        try:
+            judge_plan(as_sent(plan), BOUNDS)
+        except NotAllowed as error:
+            refused.append(str(error))
+    assert refused == []
+
+
+# ── and nothing else ────────────────────────────────────────────────────────────────────────────────────
+
+
+def steps_of(plans: list[Plan]) -> Iterator[dict[str, Any]]:
+    """Every different step, as a host reads it."""
+    seen = set()
+    for plan in plans:
+        sent = as_sent(plan)
+        for step in [*(one for stage in sent["stages"] for one in stage["steps"]), *sent["observe"]]:
+            key = json.dumps({name: step[name] for name in sorted(step) if name not in ("name", "label")})
+            if key not in seen:
+                seen.add(key)
+                yield step
+
+
+#: What is done to a word so that it means something else to a tool, a shell or a file system.
+TWISTS: dict[str, Callable[[str], str]] = {
+    "line break": lambda word: word + "\n",
+    "second line": lambda word: word + "\nlink delete dev mgmt",
+    "end of text": lambda word: word + "\0",
+    "upwards": lambda word: word + "/../../etc/passwd",
+    "shell": lambda word: word + ";id",
+    "comma": lambda word: word + ",script=/tmp/x",
+    "blank": lambda word: word + " --modprobe=/tmp/x",
+    "option": lambda word: "--modprobe=" + word,
+    "before": lambda word: "/tmp/x" + word,
+    "another alphabet": lambda word: word + "\uff11",
+}
+
+
+def words_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Every text in a value, with the way to it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from words_in(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from words_in(item, (*path, index))
+
+
+def changed(step: dict[str, Any], path: tuple[Any, ...], text: str) -> dict[str, Any]:
+    """The step with another text at that place."""
+    twin: dict[str, Any] = json.loads(json.dumps(step))
+    place: Any = twin
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = text
+    return twin
+
+
+def is_allowed(step: dict[str, Any]) -> bool:
+    try:
+        judge_step(step, BOUNDS)
+    except NotAllowed:
+        return False
+    return True
+
+
+#: A text of which only some words are looked at: what a person may read in the records.
+FREE = ("name", "label")
+
+
+def test_a_changed_word_is_refused(corpus: tuple[list[Plan], set[tuple[str, int]]]) -> None:
+    let_through = []
+    for step in steps_of(corpus[0]):
+        for path, word in words_in({key: value for key, value in step.items() if key not in FREE}):
+            for twist, change in TWISTS.items():
+                if (twist == "line break" and word.startswith("{\n")) or word.endswith("ao="):
+                    continue  # JSON, which may end with an empty line; and base64, in which words mean nothing
+                if is_allowed(changed(step, path, change(word))):
+                    let_through.append((step["act"], path, twist, change(word)))
+    assert let_through == []
+
+
+def test_a_word_more_or_less_is_refused(corpus: tuple[list[Plan], set[tuple[str, int]]]) -> None:
+    """In commands; one of a list of paths or switches, or of a machine's options, may be missing."""
+    let_through = []
+    for step in steps_of(corpus[0]):
+        given = step.get("words")
+        if not given or step["act"] == "namespaces":
+            continue
+        for at in range(len(given) + 1):
+            for more in ("-x", "--help", "x", "", "/etc/shadow", "--", "root"):
+                if is_allowed({**step, "words": [*given[:at], more, *given[at:]]}):
+                    let_through.append((given, at, more))
+        listing = given[0] in ("df", "sysctl", "qemu-system-x86_64", "ovs-vsctl") or given[-1].startswith("metadata=")
+        for at in range(len(given)):
+            if is_allowed({**step, "words": [*given[:at], *given[at + 1 :]]}) and not listing:
+                let_through.append((given, at, "less"))
+    assert let_through == []
+
+
+def test_a_step_as_another_account_or_with_another_field_is_refused(
+    corpus: tuple[list[Plan], set[tuple[str, int]]],
+) -> None:
+    let_through = []
+    for step in steps_of(corpus[0]):
+        twins = [
+            {**step, "more": "x"},
+            {**step, "act": "exec"},
+            *({k: v for k, v in step.items() if k != key} for key in step if key != "ok"),
+        ]
+        twins += [{**step, "user": user} for user in ("root", "nobody", "ubuntu\n", "#0") if "user" in step]
+        if step.get("user") == "" and "stdin" in step:
+            twins.append({**step, "user": "ubuntu"})
+        twins += [{**step, "mode": mode} for mode in (0o4755, 0o777, "0600", True) if "mode" in step]
+        let_through += [twin for twin in twins if is_allowed(twin)]
+    assert let_through == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"environment": {"PATH": "/tmp"}},
+        {"installation": "feedface"},
+        {"fence_dir": "/root", "operation": 1},
+        {"fence_dir": f"{BASE}/.cloudrepo-feedface"},
+        {"operation": -1},
+        {"operation": True},
+        {"operation": "1"},
+        {"scopes": ["../x"]},
+        {"scopes": [7]},
+        {"seen": {"a b": 1}},
+        {"lease_s": 1e9},
+        {"lock_wait_s": "1"},
+        {"more": 1},
+    ],
+)
+def test_a_plan_with_other_bounds_is_refused(change: dict[str, Any]) -> None:
+    plan = as_sent(Plan(installation=OURS))
+    judge_plan(plan, BOUNDS)
+    with pytest.raises(NotAllowed):
+        judge_plan({**plan, **change}, BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "add cookie=0x{other}00000001,priority=1,in_port=tap_1_eth1,actions=drop",
+        "delete cookie=0x{other}00000001/-1",
+        "delete cookie=0x{ours}00000001/0",
+        "delete",
+        "add cookie=0x{ours}00000001,priority=1,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,ip,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,in_port=trunk0,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,in_port=trunk0,dl_vlan=99,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,in_port=tap_2_eth1,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=controller",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=output:1",
+        "add cookie=0x{ours}00000001,priority=1,metadata=0x{ours}00000001,actions=NORMAL",
+        "add table=1,cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop # x",
+        "",
+    ],
+)
+def test_a_flow_that_is_about_others_is_refused(line: str) -> None:
+    def step(text: str) -> dict[str, Any]:
+        act = acts.Run(words=openflow.change("br-int"), stdin=text)
+        return dict(json.loads(json.dumps(Step(name="f", label="f", act=act).to_json())))
+
+    good = f"add cookie=0x{OURS}00000001,priority=1,in_port=tap_1_eth1,actions=drop\n"
+    assert is_allowed(step(good))
+    assert not is_allowed(step(good + line.format(ours=OURS, other="feedface") + "\n"))
+
+
+def test_every_word_of_the_tables_is_used_and_known() -> None:
+    from cloudrepo.host import grammar
+
+    text = Path(grammar.__file__).read_text(encoding="utf-8").partition("PLAIN_ACTS")[2]
+    used = {piece.partition(">")[0] for piece in text.split("<")[1:] if ">" in piece}
+    assert {name for name in WORDS if name not in used} == set()
