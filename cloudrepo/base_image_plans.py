@@ -117,6 +117,11 @@ def draft_path(store: ImageStore, sha256: str, source_path: str = "") -> str:
     return f"{store.uploads}/{name}.part"
 
 
+def removed_path(store: ImageStore, sha256: str) -> str:
+    """Where a base image is while it is asked whether a disk is on it: among what only root may write."""
+    return f"{store.root}/removed-{sha256[:16]}"
+
+
 def cut_path(store: ImageStore, sha256: str) -> str:
     """Where the executor keeps what arrived of a copy of the manager's file that was cut."""
     return f"{draft_path(store, sha256)}.{sha256[:16]}.part"

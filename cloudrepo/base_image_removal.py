@@ -75,7 +75,7 @@ def remove(executor: Executor, host: str, store: ImageStore, sha256: str, name: 
 
 
 def _take_away(executor: Executor, host: str, store: ImageStore, sha256: str, path: str, roots: Iterable[str]) -> str:
-    hidden = plans.draft_path(store, sha256, path)
+    hidden = plans.removed_path(store, sha256)
     hide = Run(words=("mv", "-f", "-T", "--", path, hidden))
     result = executor.run_plan(host, _ask_disks(store, roots, Step(name="hide", label=f"take {path} away", act=hide)))
     _require(host, result)
@@ -87,7 +87,7 @@ def _take_away(executor: Executor, host: str, store: ImageStore, sha256: str, pa
     record = Remove(path=f"{path}.json", within=store.bases)
     steps = (
         Step(name="record", label=f"remove the record of {path}", act=record),
-        Step(name="remove", label=f"remove {path}", act=Remove(path=hidden, within=store.uploads)),
+        Step(name="remove", label=f"remove {path}", act=Remove(path=hidden, within=store.root)),
     )
     _require(host, executor.run_plan(host, _change(store, *steps)))
     return "removed"

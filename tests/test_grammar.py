@@ -9,18 +9,21 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from cloudrepo import (
     accelerator,
     base_image_plans,
+    base_image_removal,
     host_report,
     images,
     mended_disks,
     plan as acts,
     probe,
+    wire_acts,
     worker_facts,
 )
 from cloudrepo.commands import openflow
@@ -32,8 +35,11 @@ from cloudrepo.naming import Mark, machine_uuid
 from cloudrepo.plan import Plan, PlanResult, Stage, Step, StepResult
 from cloudrepo.resources import Disk, Machine, Process
 from cloudrepo.stages import StageBuilder, tidy_stage
-from cloudrepo.worker_facts import Question
-from control import disks, rebuild, verify
+from cloudrepo.verification import frames
+from cloudrepo.verification.path import Question
+from cloudrepo.verification.shapes import ELSEWHERE
+from cloudrepo.worker_facts import Question as HostQuestion
+from control import disks, path, rebuild, wire
 from fakes.bounds import HOME, as_sent, bounds_for
 from fakes.orchestrator import orchestrator
 from test_architecture import CHECKOUT, sources
@@ -41,7 +47,11 @@ from test_stages import FACTS, wanted
 from worlds import NODE, OURS, host
 
 BASE = f"{HOME}/vm_images"
-KINDS = {name: kind for name, kind in vars(acts).items() if isinstance(kind, type) and issubclass(kind, acts.Act)}
+KINDS = {
+    name: kind
+    for name, kind in (vars(acts) | vars(wire_acts)).items()
+    if isinstance(kind, type) and issubclass(kind, acts.Act)
+}
 BOUNDS = bounds_for(OURS)
 DIGEST = "0123456789abcdef" * 4
 
@@ -97,7 +107,7 @@ def looks() -> Iterator[Plan]:
     yield host_report.questions(host(NODE))
     yield host_report.ask_last_words(host(NODE), [1001, 7])
     yield worker_facts.probe(
-        Question(installation=OURS, base_dir=BASE, bridge="br-int", user="ubuntu", is_network_node=True)
+        HostQuestion(installation=OURS, base_dir=BASE, bridge="br-int", user="ubuntu", is_network_node=True)
     )
     for kind in ("kvm", "tcg"):
         yield accelerator.proof_plan(OURS, user="ubuntu", accelerator=kind)
@@ -125,7 +135,8 @@ def disk_images() -> Iterator[Plan]:
         found = base_image_plans.Found(path=draft, sha256=DIGEST, size=5, info=info)
         image = base_image_plans.image_of(store, name, found, "manager")
         yield base_image_plans.copy(store, source, draft, "ubuntu")
-        yield base_image_plans.inspect(store, draft, 5, "ubuntu")
+        for told in ("", "qcow2", "raw"):
+            yield base_image_plans.inspect(store, draft, 5, "ubuntu", told)
         yield base_image_plans.check(store, found, "ubuntu")
         yield base_image_plans.install(store, found, image)
         yield base_image_plans.install(store, found, image, source)
@@ -160,7 +171,7 @@ class Recorder:
     def run_plan(self, ip: str, plan: Plan, **options: Any) -> PlanResult:
         self.plans.append(plan)
         answers = {step.name: StepResult(name=step.name, label="", status=0, out="{}") for step in plan.observe}
-        return PlanResult(host=ip, steps={}, observed=answers, failed=None, aborted="no answer")
+        return PlanResult(host=ip, steps={}, observed=answers, failed=None, aborted="")
 
     def images_home(self, ip: str) -> str:
         return HOME
@@ -182,18 +193,23 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     fake: Any = api.site.executor
     disks._missing(api.context, NODE, [{"vm_id": 1001}])
     yield from (plan for _, plan in fake.plans)
-    api.site.executor = recorder
-    run = verify._Run(api.context, [])
+    api.site.executor = executor = cast(Any, recorder)
+    store = images.ImageStore(base_dir=BASE, installation=OURS)
+    in_place = base_image_plans.base_path(store, DIGEST, "cirros.img")
     calls: list[Callable[[], Any]] = [
-        lambda: run._ask([NODE]),
-        lambda: run._gateway(NODE),
-        lambda: run._send(NODE, {}),
+        lambda: wire.survey(api.site, [NODE]),
+        lambda: path._ask_host(api.site, NODE, [Question(host=NODE, port="tap_1001_eth1", frame=bytes(60))]),
+        lambda: base_image_removal.copies(executor, NODE, store),
+        lambda: base_image_removal._take_away(executor, NODE, store, DIGEST, in_place, [store.root]),
         lambda: rebuild._with_disks(api.context, [host(NODE)], ["feedface"]),
         lambda: images.delete_overlay(
-            recorder, NODE, images.ImageStore(base_dir=BASE, installation=OURS), f"{BASE}/a_img.qcow2",  # type: ignore[arg-type]
+            executor, NODE, store, f"{BASE}/a_img.qcow2",
             operation=lambda above=0: 1,
         ),
     ]  # fmt: skip
+    yield on_the_wire(api.site)
+    yield base_image_removal._look(store, in_place)
+    calls.append(lambda: put_back(executor, store, in_place))
     for call in calls:
         try:
             call()
@@ -208,14 +224,55 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     yield from recorder.plans
 
 
+def on_the_wire(site: Any) -> Plan:
+    """A run of `verify`, with a frame of each kind that is sent by the host itself."""
+    sender = SimpleNamespace(host=NODE, device="tap_1001_eth1", namespace="")
+    mark, mac = b"12345678abcd", "52:54:00:00:00:01"
+    sent = {
+        "switch": frames.arp_request(mac, mac, "10.1.0.1", "10.1.0.2", mark),
+        "device": frames.ethernet(frames.BROADCAST, mac, frames.EXPERIMENTAL, mark),
+        "stack": frames.udp_packet("10.60.7.5", ELSEWHERE, (1, 2), mark, hops=1),
+    }
+    run: wire.Run = object.__new__(wire.Run)
+    run.site, run.token = site, b"12345678"
+    run.probes = cast(Any, [
+        SimpleNamespace(
+            sender=sender, frame=frame, shape=SimpleNamespace(way=way, target=ELSEWHERE), transaction=b"1234", number=7
+        )
+        for way, frame in sent.items()
+    ])  # fmt: skip
+    space = SimpleNamespace(ear=(NODE, "dhcp_v100"), namespace="ns-dhcp-vlan100")
+    run.stage = cast(Any, SimpleNamespace(places={1: space}))
+    run.grounds = cast(Any, {NODE: SimpleNamespace(ports={"tap_1001_eth1": SimpleNamespace(number=3)})})
+    return run._plan(NODE)
+
+
+def put_back(executor: Any, store: images.ImageStore, path: str) -> None:
+    """A base image that is found in use after it was taken away."""
+    genuine = base_image_removal._why_used
+    base_image_removal._why_used = lambda *given: "a disk is on it"
+    try:
+        base_image_removal._take_away(executor, NODE, store, DIGEST, path, [])
+    finally:
+        base_image_removal._why_used = genuine
+
+
 def act_sites() -> set[tuple[str, int]]:
     """Every place in the product where an act is made."""
     found = set()
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in KINDS:
-                found.add((str(path.relative_to(CHECKOUT)), node.lineno))
-    return {site for site in found if not site[0].startswith(("lab/", "examples/", "cloudrepo/host/"))}
+    for file in sources():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module in ("cloudrepo.plan", "cloudrepo.wire_acts")
+            for alias in node.names
+            if alias.name in KINDS
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                found.add((str(file.relative_to(CHECKOUT)), node.lineno))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -327,12 +384,12 @@ FREE = ("name", "label")
 def test_a_changed_word_is_refused(corpus: tuple[list[Plan], set[tuple[str, int]]]) -> None:
     let_through = []
     for step in steps_of(corpus[0]):
-        for path, word in words_in({key: value for key, value in step.items() if key not in FREE}):
+        for way, word in words_in({key: value for key, value in step.items() if key not in FREE}):
             for twist, change in TWISTS.items():
                 if (twist == "line break" and word.startswith("{\n")) or word.endswith("ao="):
                     continue  # JSON, which may end with an empty line; and base64, in which words mean nothing
-                if is_allowed(changed(step, path, change(word))):
-                    let_through.append((step["act"], path, twist, change(word)))
+                if is_allowed(changed(step, way, change(word))):
+                    let_through.append((step["act"], way, twist, change(word)))
     assert let_through == []
 
 

@@ -7,7 +7,7 @@ A line of a table is what may be asked. In it
 * `< NAME` at the end: each line of the standard input is a line of the table of that name,
 * `{NAME}` at the end: the further words are lines of that table, one after another,
 * `|` between the values of a field: one of them; `*` behind a field: a list of such values, of any length,
-* `:NAME` as a value: a text, of which a function of that name in `judge.py` says whether it will do.
+* `:NAME` as a value: a text, of which a function of that name in `texts.py` says whether it will do.
 
 Everything that is in no line is refused: another act, another option, a word more, a line break. Whose the named things
 are is the question of `ownership.py`. Standard library only: it is installed on hosts as a part of one file.
@@ -32,16 +32,21 @@ WORDS = {
     "number": "(?:0|[1-9][0-9]{{0,18}})",
     "seconds": "[0-9]{{1,6}}(?:[.][0-9]{{1,6}})?",
     "hex": "[0-9a-f]{{1,2}}",
+    "experiment": "f{{12}}[0-9a-f]{{12}}88b5(?:[0-9a-f]{{2}}){{8,1500}}",  # a broadcast of the EtherType for trying
+    "elsewhere": "45[0-9a-f]{{14}}0111[0-9a-f]{{12}}c0000201(?:[0-9a-f]{{2}}){{8,64}}",  # UDP to nobody, for one hop
     "frame": "(?:[0-9a-f]{{2}}){{14,9018}}",
     "digest": "[0-9a-f]{{64}}",
-    "token": "[0-9a-f]{{16,64}}",  # what marks the frames of one proof
+    "token": "[0-9a-f]{{16}}",  # what marks the frames of one proof
+    "device": "[0-9A-Za-z_.-]{{1,15}}",  # any: only where nothing is changed by naming it
     "some": "[0-9a-f]{{8}}",  # an installation, any
+    "tagged": "[1-9][0-9]{{3}}",  # a VLAN as OpenFlow 1.3 writes it, with the bit that says that there is one
     "vlan": "[1-9][0-9]{{0,3}}",
     "tap": "tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})",
     "wire": "(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}}",  # a gateway's or DHCP server's port
     "namespace": "ns-dhcp-vlan[1-9][0-9]{{0,3}}",
     "port": "(?:tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})|(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}})",
     "uplink": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # as set, else any device that is not named as ours are
+    "outward": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # the same where it must be the device of the default route
     "forwarding": "(?:gw_vlan400|(?!tap_|gw_vlan|dhcp_v){uplink})",
     "chain": "CR-{installation}-(?:FORWARD|INPUT|POSTROUTING)",
     "group": "[1-9][0-9]{{9}}",
@@ -57,6 +62,7 @@ WORDS = {
     "host": "[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?",
     "file": "[A-Za-z0-9_][A-Za-z0-9._-]{{0,150}}",  # no path, never `..`, never hidden
     "disk": "(?:vm-(?:0|[1-9][0-9]{{0,8}})|manual-[A-Za-z0-9_-]{{1,80}})",  # the directory of one disk
+    "removed": "removed-[0-9a-f]{{16}}",  # a base image that is about to go
     "image": "[A-Za-z0-9][A-Za-z0-9_-]{{0,120}}_img[.]qcow2",  # the disk of a VM, in the image folder
     "part": "[0-9a-f]{{16}}(?:-[0-9a-f]{{16}})?[.]part(?:[.][0-9a-f]{{16}}[.]part)?|from-[0-9a-f]{{16}}[.]part",
     "proof": "/run/cloudrepo-proof-[0-9a-f]{{12}}",
@@ -69,9 +75,11 @@ PLAIN_ACTS = """
 read      path=<store>/fences|<store>/<disk>/mark.json|<base>/base/<file>
 read      path=/proc/stat|/proc/meminfo|/proc/sys/kernel/random/boot_id|/proc/sys/net/ipv4/ip_forward
 read      path=/sys/class/net/gw_vlan400/address
+read      path=/proc/net/route
 require   path=<base>/base/<file>
 checksum  path=<store>/upload/<part> length=<number>
 files     paths=<above>|<base>/<file>|<base>/base/<file>|<store>/upload/<part>|/dev/kvm|/dev/net/tun* directory=
+files     paths=<base>/base/<file>* directory=<base>
 files     paths=* directory=<store>|<base>/base|<base>/.cloudrepo-<some>
 machines  root=<run> pid_file=pid socket=qmp.sock
 disks     root=<store> kept=overlay.qcow2
@@ -79,6 +87,7 @@ namespaces prefix=ns-dhcp-vlan 'words=ip -j -d address show'
 processes names=qemu-system-x86_64|dnsmasq*
 servers   root=<run> prefix=dhcp- files=mark|dnsmasq.conf|hosts* pid_file=pid
 servers   root=<store> prefix=vm-|manual- files=mark.json* pid_file=pid
+servers   root=<base>/.cloudrepo-<some> prefix=vm-|manual- files=mark.json* pid_file=pid
 servers   root=/run prefix=cloudrepo- files=* pid_file=pid
 servers   root=<base> prefix=.cloudrepo- files=* pid_file=pid
 
@@ -104,6 +113,8 @@ remove    path=<store>/<disk> within=<store> tree=yes same_as=
 remove    path=<store>/<disk>/disk.qcow2 within=<store> tree=no same_as=
 remove    path=<base>/<image> within=<base> tree=no same_as=|<store>/<disk>/disk.qcow2
 remove    path=<store>/upload/<part> within=<store>/upload tree=no same_as=
+remove    path=<base>/base/<file>.json within=<base>/base tree=no same_as=
+remove    path=<store>/<removed> within=<store> tree=no same_as=
 remove    path=<proof> within=/run tree=yes same_as=
 'remove if empty' path=<run>
 
@@ -114,8 +125,10 @@ signal    pid_file=<run>/vm-<id>/pid token=<uuid> signal=CONT
 signal    pid_file=<run>/dhcp-<vlan>/pid token=--conf-file=<run>/dhcp-<vlan>/dnsmasq.conf signal=HUP
 qmp       socket=<run>/vm-<id>/qmp.sock commands={qmp}* expect_uuid=<uuid> log=|<run>/vm-<id>/qemu.log
 
-listen    outgoing=<tap>* incoming=gw_vlan400* run=<token>
-inject    bridge=<bridge> frames=[<number>,"<frame>"]*
+devices
+listen    places=:places run=<token> questions=:questions
+inject    bridge=<bridge> 'frames=[<number>,"<frame>"]*'
+emit      'frames=["","<device>","<experiment>"]*' 'packets=["192.0.2.1","<elsewhere>"]*'
 heard     settle_s=<seconds> at_most_s=<seconds>
 """  # noqa: E501  a line is an act
 
@@ -150,20 +163,23 @@ ip -j -4 route show
 ip -batch - < links
 ip -n <namespace> -batch - < inside
 nsenter --net=/run/netns/<namespace> -- dnsmasq --conf-file=<run>/dhcp-<vlan>/dnsmasq.conf
-nsenter --net=/run/netns/<namespace> -- sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv6.conf.all.disable_ipv6=1
+nsenter --net=/run/netns/<namespace> -- sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv6.conf.all.disable_ipv6=1
 sysctl -qew net/ipv6/conf/<wire>/disable_ipv6=1…
-sysctl -qw net/ipv4/conf/<forwarding>/forwarding=0…
+sysctl -qew net/ipv4/conf/<forwarding>/forwarding=0…
 sysctl -qw net/ipv4/conf/<forwarding>/forwarding=1…
 
 iptables-save
 iptables-restore --noflush --wait 10 < rules
-ovs-vsctl --timeout=20 -f json -- --columns=name,ports,datapath_type,fail_mode,external_ids list Bridge -- --columns=_uuid,name,tag,trunks,vlan_mode,external_ids list Port -- --columns=name,type,error,mac list Interface
-ovs-vsctl --timeout=10 -f json --columns=name,ofport list Interface
+ovs-vsctl --timeout=20 -f json -- --columns=name,ports,datapath_type,fail_mode,external_ids list Bridge -- --columns=_uuid,name,tag,trunks,vlan_mode,cvlans,other_config,external_ids list Port -- --columns=name,type,error,mac list Interface
+ovs-vsctl --timeout=10 -f json -- --columns=name,ports,fail_mode list Bridge -- --columns=_uuid,name,tag,trunks,vlan_mode list Port -- --columns=name,ofport,type,error,statistics list Interface
+ovs-appctl --timeout=10 ofproto/trace --names <bridge> in_port=<device> <frame>
 ovs-vsctl --timeout=20 {ports}
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge>
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge> metadata=<cookie>/0xffffffff00000000
 ovs-ofctl --timeout=20 -O OpenFlow13 --bundle add-flows <bridge> - < flows
 
+mv -f -T -- <base>/base/<file> <store>/<removed>
+mv -f -T -- <store>/<removed> <base>/base/<file>
 qemu-img create -q -f qcow2 -u -b <base>/base/<file> -F qcow2 <store>/<disk>/disk.qcow2 <number>
 qemu-img create -q -f qcow2 -u -b <base>/base/<file> -F raw <store>/<disk>/disk.qcow2 <number>
 """  # noqa: E501  a line is a command
@@ -172,6 +188,8 @@ qemu-img create -q -f qcow2 -u -b <base>/base/<file> -F raw <store>/<disk>/disk.
 AS_ACCOUNT = """
 cp --no-dereference --reflink=auto --sparse=auto -T -- <base>/<file> <store>/upload/<part>
 prlimit --as=2147483648 --cpu=60 -- qemu-img info --output=json <store>/upload/<part>
+prlimit --as=2147483648 --cpu=60 -- qemu-img info --output=json -f qcow2 <store>/upload/<part>
+prlimit --as=2147483648 --cpu=60 -- qemu-img info --output=json -f raw <store>/upload/<part>
 prlimit --as=2147483648 --cpu=60 -- qemu-img check --output=json -f qcow2 <store>/upload/<part>
 """
 
@@ -220,10 +238,12 @@ clear Bridge <bridge> fail_mode
 --if-exists del-port <bridge> <port>
 --if-exists del-port <port>
 --may-exist add-port <bridge> <port>
+set Port <port> tag=<vlan> vlan_mode=dot1q-tunnel other_config:qinq-ethtype=802.1q 'external_ids:cloudrepo="<mark>"'
 set Port <port> tag=<vlan> 'external_ids:cloudrepo="<mark>"'
 set Interface <wire> type=internal
 set Interface <wire> type=internal 'mac="<mac>"'
-clear Port <port> trunks vlan_mode
+clear Port <port> trunks vlan_mode cvlans
+remove Port <port> other_config qinq-ethtype
 """
 
 #: Lines for `iptables-restore`: chains of ours, and the jumps to them.
@@ -242,16 +262,20 @@ COMMIT
 -D FORWARD -j <chain>
 -D INPUT -j <chain>
 -D POSTROUTING -j <chain>
--A <chain> -i gw_vlan400 -m conntrack --ctstate INVALID -j DROP
--A <chain> ! -s <cidr> -i gw_vlan400 -j DROP
--A <chain> -d <cidr> -i gw_vlan400 -o <uplink> -j ACCEPT
+-A <chain> -i gw_vlan400 -m conntrack ! --ctstate NEW,SNAT -j DROP
+-A <chain> -i gw_vlan400 -m conntrack ! --ctstate SNAT --ctstatus CONFIRMED -j DROP
+-A <chain> -s <cidr> -d <cidr> -i gw_vlan400 -o <outward> -p udp -m udp --dport 53 -j ACCEPT
+-A <chain> -s <cidr> -d <cidr> -i gw_vlan400 -o <outward> -p tcp -m tcp --dport 53 -j ACCEPT
 -A <chain> -d <cidr> -i gw_vlan400 -j DROP
--A <chain> -s <cidr> -i gw_vlan400 -o <uplink> -j ACCEPT
+-A <chain> -s <cidr> -i gw_vlan400 -o <outward> -j ACCEPT
 -A <chain> -i gw_vlan400 -j DROP
--A <chain> -i <uplink> -o gw_vlan400 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A <chain> -i <outward> -o gw_vlan400 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A <chain> -o gw_vlan400 -j DROP
+-A <chain> -i <outward> -j DROP
 -A <chain> -d <cidr> -i gw_vlan400 -p icmp -j ACCEPT
--A <chain> -s <internet> -o <uplink> -j MASQUERADE
+-A <chain> -d <cidr> -i gw_vlan400 -p udp -m udp --dport 53 -j ACCEPT
+-A <chain> -d <cidr> -i gw_vlan400 -p tcp -m tcp --dport 53 -j ACCEPT
+-A <chain> -s <internet> -o <outward> -j MASQUERADE
 """
 
 #: What a flow may match, field by field …
@@ -268,6 +292,7 @@ udp
 icmp6
 dl_src=<mac>
 dl_dst=<mac>
+dl_dst=<mac>/ff:ff:ff:ff:ff:f0
 arp_sha=<mac>
 arp_spa=<ip>
 arp_tpa=<ip>
@@ -287,7 +312,9 @@ drop
 NORMAL
 pop_vlan
 push_vlan:0x8100
-set_field:4496->vlan_vid
+set_field:<tagged>->vlan_vid
+load:0x180c200000->NXM_OF_ETH_DST[4..47]
+load:0x3435200000->NXM_OF_ETH_DST[4..47]
 output:<port>
 output:<uplink>
 """

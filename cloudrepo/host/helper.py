@@ -1,8 +1,8 @@
 """The program that `./cloud worker harden` installs: takes messages as the runner does, within the grammar only.
 
-`message.helper_text` makes it of `relay.py`, `runner.py`, `grammar.py`, `judge.py`, `ownership.py` and this file, in
-this order: one file of root's, which sudo lets one account run without arguments. A message names the version of it
-instead of bringing a program; everything else is refused.
+`message.helper_text` makes it of `relay.py`, `runner.py`, `grammar.py`, `texts.py`, `judge.py`, `ownership.py` and this
+file, in this order: one file of root's, which sudo lets one account run without arguments. A message names the version
+of it instead of bringing a program; everything else is refused.
 """
 
 from __future__ import annotations

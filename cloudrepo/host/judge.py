@@ -10,10 +10,11 @@ import re
 import shlex
 
 from cloudrepo.host import grammar
+from cloudrepo.host.texts import TEXTS, each, lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     Named = list[tuple[str, str]]  # what a step names: kinds of `grammar.WORDS`, and the words
@@ -87,6 +88,8 @@ class Bounds:
         if kind == "vlan":
             first, last = self.facts["vlans"]
             return int(text) == 400 or (first <= int(text) <= last and int(text) <= 4094)
+        if kind == "tagged":
+            return self._is_within("vlan", str(int(text) - 0x1000)) and int(text) > 0x1000
         if kind == "cookie":
             return int(text, 16) >> 32 == int(self.installation, 16)
         if kind in ("tap", "port"):
@@ -202,7 +205,20 @@ def judge_step(step: Any, bounds: Bounds) -> Named:
     if named is None:
         shown = " ".join(map(str, fields.get("words", ()))) or " ".join(f"{key}={fields[key]!r}" for key in fields)
         raise NotAllowed(f"{step['label']}: {act} {shown}"[:600])
+    if not _is_same_content(step):
+        raise NotAllowed(f"{step['label']}: the name of a base image begins with the digest of its content")
     return named
+
+
+def _is_same_content(step: Any) -> bool:
+    """A base image keeps its content's digest in its name, wherever it is moved: others rely on it."""
+    if step["act"] == "adopt":
+        return bool(step["path"].rpartition("/")[2].startswith(step["sha256"][:16] + "-"))
+    if step["act"] == "run" and step["words"][0] == "mv":
+        names = [word.rpartition("/")[2] for word in step["words"][-2:]]
+        digests = {name[8:24] if name.startswith("removed-") else name[:16] for name in names}
+        return len(digests) == 1
+    return True
 
 
 # ── acts ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,8 +248,10 @@ def _field(key: str, value: Any, pattern: str, bounds: Bounds) -> Named | None:
     if pattern.endswith("*"):
         if not isinstance(value, (list, tuple)):
             return None
-        return _each(value, lambda item: _value(key, item, pattern[:-1], bounds))
-    return None if isinstance(value, (list, tuple, dict)) else _value(key, value, pattern, bounds)
+        return each(value, lambda item: _value(key, item, pattern[:-1], bounds))
+    if isinstance(value, (list, tuple, dict)) and pattern[:1] != ":":
+        return None
+    return _value(key, value, pattern, bounds)
 
 
 def _value(key: str, value: Any, pattern: str, bounds: Bounds) -> Named | None:
@@ -265,17 +283,6 @@ def _as_text(key: str, value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
-def _each(items: Iterable[Any], look: Callable[[Any], Named | None]) -> Named | None:
-    """What all items name; None as soon as one is refused."""
-    named = []  # type: Named
-    for item in items:
-        found = look(item)
-        if found is None:
-            return None
-        named += found
-    return named
-
-
 # ── commands ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -302,7 +309,7 @@ def _spawn(fields: Mapping[str, Any], bounds: Bounds) -> Named | None:
         return None
     run = _run({"words": fields["words"], "stdin": "", "user": fields["user"]}, bounds)
     files = {"log": "<run>/vm-<id>/qemu.log", "pid_file": "<run>/vm-<id>/pid", "user": "<user>"}
-    rest = _each(files, lambda key: _field(key, fields[key], files[key], bounds))
+    rest = each(files, lambda key: _field(key, fields[key], files[key], bounds))
     is_machine = "-uuid" in fields["words"]
     return run + rest if run is not None and rest is not None and is_machine else None
 
@@ -333,7 +340,7 @@ def _transaction(words: Sequence[str], bounds: Bounds) -> Named | None:
     commands = [[]]  # type: list[list[str]]
     for word in words[1:]:
         commands[-1].append(word) if word != "--" else commands.append([])
-    return _each(commands, lambda command: bounds.line("ports", command))
+    return each(commands, lambda command: bounds.line("ports", command))
 
 
 def _machine(words: Sequence[str], bounds: Bounds) -> Named | None:
@@ -348,25 +355,18 @@ def _machine(words: Sequence[str], bounds: Bounds) -> Named | None:
             return None
     if not {option[0] for option in options}.issuperset(grammar.NEEDED):
         return None
-    return _each(options, lambda option: bounds.line("machine", option))
+    return each(options, lambda option: bounds.line("machine", option))
 
 
 MORE = {"ports": _transaction, "machine": _machine}
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Lines of a text; one that does not end, or is empty, is a line that is in no table."""
-    if not text.endswith("\n"):
-        yield "\0"
-    yield from text[:-1].split("\n")
-
-
 def _batch(name: str) -> Callable[[str, Bounds], Named | None]:
-    return lambda text, bounds: _each(_lines(text), lambda line: bounds.line(name, line.split(" ")))
+    return lambda text, bounds: each(lines_of(text), lambda line: bounds.line(name, line.split(" ")))
 
 
 def _flows(text: str, bounds: Bounds) -> Named | None:
-    return _each(_lines(text), lambda line: _flow(line, bounds))
+    return each(lines_of(text), lambda line: _flow(line, bounds))
 
 
 def _flow(line: str, bounds: Bounds) -> Named | None:
@@ -382,8 +382,8 @@ def _flow(line: str, bounds: Bounds) -> Named | None:
     if bounds.match("priority=<number>", priority) is None:
         return None
     fields = matching.split(",")
-    named = _each(fields, lambda field: bounds.line("match", [field]))
-    actions = _each(doing.split(","), lambda action: bounds.line("actions", [action]))
+    named = each(fields, lambda field: bounds.line("match", [field]))
+    actions = each(doing.split(","), lambda action: bounds.line("actions", [action]))
     keys = [field.partition("=")[0] for field in fields]
     if named is None or actions is None or len(set(keys)) != len(keys):
         return None
@@ -401,76 +401,3 @@ def _base64(text: str, bounds: Bounds) -> Named | None:
 STDIN = {
     "links": _batch("links"), "inside": _batch("inside"), "rules": _batch("rules"), "flows": _flows, "base64": _base64,
 }  # fmt: skip
-
-
-# ── texts of files ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _as_lines(*patterns: str) -> Callable[[str, Bounds], Named | None]:
-    """A text of exactly these lines."""
-
-    def look(text: str, bounds: Bounds) -> Named | None:
-        lines = list(_lines(text))
-        return bounds.words_as(patterns, lines)
-
-    return look
-
-
-def _every_line(name: str, may_be_empty: bool = False) -> Callable[[str, Bounds], Named | None]:
-    """A text whose lines are all in a table."""
-
-    def look(text: str, bounds: Bounds) -> Named | None:
-        if may_be_empty and not text:
-            return []
-        return _each(_lines(text), lambda line: bounds.one_word(name, line))
-
-    return look
-
-
-def _remembrance(text: str, bounds: Bounds) -> Named | None:
-    """The mark file of a disk: what it says of files must be where our files are."""
-    found = _json(text)
-    if not set(found) <= {"mark", "uuid", "base", "record", "disk", "candidate"}:
-        return None
-    base = found.get("base")
-    texts = {
-        "<mark>": found.get("mark"),
-        "<base>/<image>": found.get("disk", found.get("candidate")),
-        "<base>/base/<file>": base.get("path_on_host") if isinstance(base, dict) and base else None,
-    }
-    if found.get("disk") is not None and found.get("candidate") is not None:
-        return None
-    for pattern, word in texts.items():
-        if word is not None and (not isinstance(word, str) or bounds.match(pattern, word) is None):
-            return None
-    return [] if texts["<mark>"] is not None else None
-
-
-def _record(text: str, bounds: Bounds) -> Named | None:
-    """The record of a base image, which says where it is."""
-    found = _json(text)
-    image = found.get("image")
-    path = image.get("path_on_host") if isinstance(image, dict) else None
-    if set(found) != {"image", "source"} or not isinstance(path, str):
-        return None
-    return [] if bounds.match("<base>/base/<file>", path) is not None else None
-
-
-def _json(text: str) -> dict[str, Any]:
-    """An object; empty when the text is none."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-TEXTS = {
-    "machine": _as_lines("<mark>", "<uuid>"),
-    "server": _as_lines("<mark>"),
-    "pid": _as_lines("<number> <number>"),
-    "hosts": _every_line("hosts", may_be_empty=True),
-    "dnsmasq": _every_line("dnsmasq"),
-    "remembrance": _remembrance,
-    "record": _record,
-}

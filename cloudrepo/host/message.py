@@ -44,7 +44,7 @@ HELPER = "/usr/local/lib/cloudrepo/helper"
 #: Where images are on a host with it: in the account's own home that could put another directory in the place of ours.
 HELPERS_HOME = "/var/lib/cloudrepo"
 #: What it is made of, in order; each may use those before it.
-HELPER_PARTS = ("relay", "runner", "grammar", "judge", "ownership", "helper")
+HELPER_PARTS = ("relay", "runner", "grammar", "texts", "judge", "ownership", "helper")
 
 
 def remote_words(user: str, *, has_helper: bool = False) -> tuple[str, ...]:

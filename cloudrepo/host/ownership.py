@@ -57,7 +57,7 @@ class Owners:
                 self.require_image(f"{self.bounds.base}/{name}")
             elif kind == "group" and f"link delete group {name}\n" in fresh:
                 self.require_group(name)
-            elif kind == "forwarding" and name != "gw_vlan400":
+            elif kind in ("forwarding", "outward") and name != "gw_vlan400":
                 self.require_uplink(name)
         if "add-port" in words:
             self.known.update(name for kind, name in named if kind == "port")
@@ -69,6 +69,9 @@ class Owners:
             self.require_ports(step["frames"])
         elif step["act"] == "write" and step["path"].startswith(f"{self.bounds.base}/base/"):
             self.require_record(step)
+        gone = words[4] if words and words[0] == "mv" else step["path"] if step["act"] == "remove" else ""
+        if gone.startswith(f"{self.bounds.base}/base/"):
+            self.require_brought(gone)
 
     # ── devices and namespaces ──────────────────────────────────────────────────────────────────────────
 
@@ -232,6 +235,16 @@ class Owners:
         with open(path, encoding="utf-8") as file:
             if file.read(len(step["text"]) + 1) != step["text"]:
                 raise NotAllowed(f"{path} is there already and says something else")
+
+    def require_brought(self, path: str) -> None:
+        """A base image goes only where its record says that this installation brought it."""
+        path = path if path.endswith(".json") else path + ".json"
+        try:
+            with open(path, encoding="utf-8") as file:
+                whose = str(json.load(file)["installation"])
+        except (OSError, ValueError, KeyError, TypeError):
+            whose = ""
+        self._require_ours(whose, path)
 
     def _require_ours(self, whose: str, what: str) -> None:
         if whose != self.bounds.installation:
