@@ -10,7 +10,6 @@ Typical use::
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import re
 import shlex
@@ -29,7 +28,7 @@ from cloudrepo.gate import Gate
 from cloudrepo.host import json_text
 from cloudrepo.host.events import first_line
 from cloudrepo.host.idle import IdleRunners
-from cloudrepo.host.message import HELPERS_HOME, diagnose, encode
+from cloudrepo.host.message import HELPERS_HOME, encode
 from cloudrepo.host.session import OnEvent, PlanSession
 from cloudrepo.plan import Checksum, Plan, PlanResult, Step
 from cloudrepo.settings import Settings
