@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloudrepo.errors import HostError
+from cloudrepo.host import json_text
 from cloudrepo.host.message import HELPERS_HOME, diagnose, encode, helper_text, source
 from cloudrepo.images import resolve
 from cloudrepo.ssh_config import resolve as resolve_target
@@ -77,6 +78,19 @@ def harden(context: Context, ip: str, *, admin: str = "", undo: bool = False) ->
     return answer
 
 
+def _read(ip: str, line: bytes) -> dict[str, Any]:
+    """What a host says that was asked, which may be anything."""
+    try:
+        answer = json_text.loads(line)
+        texts = [*answer["changed"], *answer["warnings"], answer.get("refused", "")]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("it is no text")
+    except json_text.NOT_UNDERSTOOD as error:
+        evidence = f"{line[:200]!r}: {error!r}"
+        raise HostError(ip, "its answer cannot be understood", evidence=evidence, code="host.harden") from error
+    return dict(answer)
+
+
 def _ask(executor: RemoteExecutor, ip: str, message: bytes, admin: str) -> dict[str, Any]:
     """Send the message and read the one line that answers it."""
     stream = executor.transport.open_message(ip, message)
@@ -86,7 +100,7 @@ def _ask(executor: RemoteExecutor, ip: str, message: bytes, admin: str) -> dict[
             out, err = out + parts[0], err + parts[1]
         lines = [line for line in out.splitlines() if line.startswith(b"{")]
         if lines:
-            return dict(json.loads(lines[-1]))
+            return _read(ip, lines[-1])
         error = diagnose(ip, stream.status(2.0), err.decode("utf-8", "replace"), out.decode("utf-8", "replace"))
     finally:
         stream.close()

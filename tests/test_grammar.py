@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,9 +20,11 @@ from cloudrepo import (
     base_image_removal,
     host_report,
     images,
+    isolation,
     mended_disks,
     plan as acts,
     probe,
+    screen_password,
     wire_acts,
     worker_facts,
 )
@@ -31,9 +33,9 @@ from cloudrepo.commands.qemu_img import ImageInfo
 from cloudrepo.diff import Change
 from cloudrepo.host.grammar import WORDS
 from cloudrepo.host.judge import NotAllowed, judge_plan, judge_step
-from cloudrepo.naming import Mark, machine_uuid
+from cloudrepo.naming import SHARED, Mark, flow_owner, machine_uuid, meter_number, tap_name
 from cloudrepo.plan import Plan, PlanResult, Stage, Step, StepResult
-from cloudrepo.resources import Disk, Machine, Process
+from cloudrepo.resources import Closure, Disk, Flows, Machine, Meter, Process
 from cloudrepo.stages import StageBuilder, tidy_stage
 from cloudrepo.verification import frames
 from cloudrepo.verification.path import Question
@@ -85,6 +87,14 @@ def network_and_machines() -> Iterator[Plan]:
         dataclasses.replace(one, spec=dataclasses.replace(one.spec, detach="daemonize")) for one in machines if one.spec
     ]
     yield stages([Change(wanted=one) for one in daemons])
+    locked = [
+        dataclasses.replace(one, spec=dataclasses.replace(one.spec, vnc_password=screen_password.make(), vnc_bind=bind))
+        for one in machines
+        for bind in ("127.0.0.1", "0.0.0.0")
+        if one.spec
+    ]
+    yield stages([Change(wanted=one) for one in locked])
+    yield from with_rates(stages)
     yield stages([Change(seen=with_strays(one)) for one in [*everything, disk, half]], stop_grace_s=20.0)
     for status in ("frozen", "paused"):
         seen = [dataclasses.replace(one, pid=9, start=3, status=status, is_recorded=False) for one in machines]
@@ -97,13 +107,33 @@ def network_and_machines() -> Iterator[Plan]:
     yield Plan(installation=OURS, stages=(Stage(name="m", steps=tuple(mended_disks.mend_disk(OURS, disk, lost))),))
 
 
+def with_rates(stages: Callable[[list[Change]], Plan]) -> Iterator[Plan]:
+    """Meters made, changed, made anew by a closure, and taken away; with short names of TAPs and with long ones."""
+    for vm_id in (1001, 12345678):
+        number, mark = meter_number(vm_id, "eth1"), Mark(OURS, "1000", vm_id, "eth1")
+        assert number is not None
+        meters = [
+            Meter(number=number, flags=flags, bands=bands, mark=mark)
+            for flags, bands in (openflow.limit(1000), openflow.limit(20_000))
+        ]
+        nic = isolation.Nic(device=tap_name(vm_id, "eth1"), mac="52:54:00:00:00:01")
+        bare = isolation.link_nic(nic, (), isolation.Switches(), serves_dhcp=True)
+        owner = Mark(OURS, "1000")
+        flows = Flows(owner=flow_owner(owner), flows=tuple(isolation.metered(bare, {nic.device: number})), mark=owner)
+        closure = Closure(bridge=host(NODE).bridge, mark=Mark(OURS, SHARED))
+        yield stages([Change(wanted=meters[0]), Change(wanted=flows)])
+        yield stages([Change(wanted=meters[1], seen=meters[0])])
+        yield stages([Change(wanted=meters[0]), Change(wanted=flows), Change(wanted=closure)])
+        yield stages([Change(seen=meters[0]), Change(seen=flows)])
+
+
 def looks() -> Iterator[Plan]:
     """Every question."""
-    for is_broad in (False, True):
+    for is_broad, is_limited in ((False, False), (True, True)):
+        one = dataclasses.replace(host(NODE), is_limited=is_limited)
         yield Plan(
-            installation=OURS, stages=(probe.first_question(host(NODE)),),
-            observe=probe.questions(host(NODE), is_broad=is_broad),
-        )  # fmt: skip
+            installation=OURS, stages=(probe.first_question(one),), observe=probe.questions(one, is_broad=is_broad)
+        )
     yield host_report.questions(host(NODE))
     yield host_report.ask_last_words(host(NODE), [1001, 7])
     yield worker_facts.probe(
@@ -208,6 +238,7 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
         ),
     ]  # fmt: skip
     yield on_the_wire(api.site)
+    yield on_the_wire(api.site, only=(7,))
     yield base_image_removal._look(store, in_place)
     calls.append(lambda: put_back(executor, store, in_place))
     for call in calls:
@@ -224,8 +255,8 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     yield from recorder.plans
 
 
-def on_the_wire(site: Any) -> Plan:
-    """A run of `verify`, with a frame of each kind that is sent by the host itself."""
+def on_the_wire(site: Any, only: Collection[int] | None = None) -> Plan:
+    """A run of `verify`, with a frame of each kind that is sent by the host itself; or some of it once more."""
     sender = SimpleNamespace(host=NODE, device="tap_1001_eth1", namespace="")
     mark, mac = b"12345678abcd", "52:54:00:00:00:01"
     sent = {
@@ -234,7 +265,7 @@ def on_the_wire(site: Any) -> Plan:
         "stack": frames.udp_packet("10.60.7.5", ELSEWHERE, (1, 2), mark, hops=1),
     }
     run: wire.Run = object.__new__(wire.Run)
-    run.site, run.token = site, b"12345678"
+    run.site, run.token, run._only = site, b"12345678", only
     run.probes = cast(Any, [
         SimpleNamespace(
             sender=sender, frame=frame, shape=SimpleNamespace(way=way, target=ELSEWHERE), transaction=b"1234", number=7
@@ -469,6 +500,8 @@ def test_a_plan_with_other_bounds_is_refused(change: dict[str, Any]) -> None:
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=controller",
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=output:1",
         "add cookie=0x{ours}00000001,priority=1,metadata=0x{ours}00000001,actions=NORMAL",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=meter:258,NORMAL",  # of eth2
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=meter:1,NORMAL",
         "add table=1,cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop",
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop # x",
         "",

@@ -50,6 +50,9 @@ WORDS = {
     "forwarding": "(?:gw_vlan400|(?!tap_|gw_vlan|dhcp_v){uplink})",
     "chain": "CR-{installation}-(?:FORWARD|INPUT|POSTROUTING)",
     "group": "[1-9][0-9]{{9}}",
+    "meter": "[1-9][0-9]{{2,9}}",  # of one NIC: see `judge.metered_device`
+    "secret": "[0-9A-Za-z]{{8}}",  # the password of a screen
+    "loopback": "127(?:[.][0-9]{{1,3}}){{3}}",
     "nic": "eth[0-9]{{1,3}}",
     "mac": "[0-9a-f]{{2}}(?::[0-9a-f]{{2}}){{5}}",
     "ip": "[0-9]{{1,3}}(?:[.][0-9]{{1,3}}){{3}}",
@@ -135,6 +138,7 @@ heard     settle_s=<seconds> at_most_s=<seconds>
 #: What an emulator is told on its QMP socket: JSON, its keys in alphabetical order.
 QMP = """
 {"execute":"cont"}
+{"arguments":{"password":"<secret>","protocol":"vnc"},"execute":"set_password"}
 {"arguments":{"name":"nic-<nic>","up":true},"execute":"set_link"}
 {"arguments":{"name":"nic-<nic>","up":false},"execute":"set_link"}
 """
@@ -177,6 +181,11 @@ ovs-vsctl --timeout=20 {ports}
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge>
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge> metadata=<cookie>/0xffffffff00000000
 ovs-ofctl --timeout=20 -O OpenFlow13 --bundle add-flows <bridge> - < flows
+ovs-ofctl --timeout=20 -O OpenFlow13 dump-meters <bridge>
+ovs-ofctl --timeout=20 -O OpenFlow13 meter-features <bridge>
+ovs-ofctl --timeout=20 -O OpenFlow13 add-meter <bridge> meter=<meter>,burst,kbps,bands=type=drop,rate=<number>,burst_size=<number>
+ovs-ofctl --timeout=20 -O OpenFlow13 mod-meter <bridge> meter=<meter>,burst,kbps,bands=type=drop,rate=<number>,burst_size=<number>
+ovs-ofctl --timeout=20 -O OpenFlow13 del-meter <bridge> meter=<meter>
 
 mv -f -T -- <base>/base/<file> <store>/<removed>
 mv -f -T -- <store>/<removed> <base>/base/<file>
@@ -317,6 +326,7 @@ load:0x180c200000->NXM_OF_ETH_DST[4..47]
 load:0x3435200000->NXM_OF_ETH_DST[4..47]
 output:<port>
 output:<uplink>
+meter:<meter>
 """
 
 #: Lines of a DHCP server's configuration.
@@ -363,7 +373,8 @@ MACHINE = """
 -smp <number>
 -drive file=<base>/<image>,format=qcow2,if=virtio
 -vga std
--vnc <ip>:<number>
+-vnc <loopback>:<number>
+-vnc <ip>:<number>,password=on
 -qmp unix:<run>/vm-<id>/qmp.sock,server=on,wait=off
 -chardev socket,id=serial0,path=<run>/vm-<id>/serial.sock,server=on,wait=off,logfile=<run>/vm-<id>/serial.log
 -serial chardev:serial0

@@ -73,7 +73,7 @@ def keep_within(caller: int) -> None:
             owners["named"] = judge_plan(plan, bounds)
         except (NotAllowed, KeyError, TypeError, AttributeError) as error:
             raise runner.Refused("grammar", f"not among the acts of the helper: {error}") from None
-        owners["owners"] = Owners(bounds)
+        owners["owners"] = Owners(bounds, [one for named in owners["named"].values() for one in named])
 
     def guard(step: Any) -> None:
         owners["owners"].check(step, owners["named"][id(step)])

@@ -94,6 +94,8 @@ class Bounds:
             return int(text, 16) >> 32 == int(self.installation, 16)
         if kind in ("tap", "port"):
             return len(text) <= 15
+        if kind == "meter":
+            return 0x100 <= int(text) <= 0xFFFF0000
         if kind == "gateway":
             import ipaddress
 
@@ -139,6 +141,19 @@ class Bounds:
             if named is not None:
                 return named
         return None
+
+
+def metered_device(number: str) -> str:
+    """The TAP of the NIC that a meter is numbered for: see `naming.meter_number`."""
+    return tap_name(str(int(number) >> 8), f"eth{int(number) & 0xFF}")
+
+
+def tap_name(vm: str, interface: str) -> str:
+    """As `cloudrepo/naming.py` makes it: a name that is too long for Linux is made short."""
+    import hashlib
+
+    name = f"tap_{vm}_{interface}"
+    return name if len(name) <= 15 else "tap_h" + hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _one_of(texts: Iterable[str]) -> str:
@@ -389,6 +404,9 @@ def _flow(line: str, bounds: Bounds) -> Named | None:
         return None
     if "metadata" in keys:
         return named if len(keys) == 1 and doing == "drop" else None
+    held = {metered_device(text) for kind, text in actions if kind == "meter"}
+    if not held <= {text for kind, text in named if kind == "port"}:
+        return None
     kinds = [kind for kind, _ in named]
     is_about_ours = "port" in kinds or ("uplink" in kinds and "vlan" in kinds)
     return named + actions if is_about_ours else None

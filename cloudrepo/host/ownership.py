@@ -13,7 +13,7 @@ import re
 import stat
 import subprocess
 
-from cloudrepo.host.judge import NotAllowed
+from cloudrepo.host.judge import NotAllowed, metered_device, tap_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ TAP_OF_VM = re.compile(r"tap_([0-9]{1,9})_")
 class Owners:
     """Answers for one plan; what was seen to be ours stays so until the plan ends."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, plan_names: Named) -> None:
         self.bounds = bounds
         self.known = set()  # type: set[str]
         self._ports = None  # type: dict[str, str] | None
+        self._has_meters = any(kind == "meter" for kind, _ in plan_names)
+        self._metered = None  # type: dict[str, set[str]] | None
 
     def check(self, step: Any, named: Named) -> None:
         """Refuse a step that would change what is not ours.
@@ -46,6 +48,8 @@ class Owners:
         """
         words = step.get("words") or ()
         fresh = step.get("stdin", "") if words else ""
+        if self._has_meters and words and words[0] == "ovs-ofctl":
+            self._users_of_meters()  # before the flows that tell it may be gone
         for kind, name in dict.fromkeys(named):
             if kind in ("tap", "wire", "port"):
                 self.require_device(name)
@@ -57,6 +61,8 @@ class Owners:
                 self.require_image(f"{self.bounds.base}/{name}")
             elif kind == "group" and f"link delete group {name}\n" in fresh:
                 self.require_group(name)
+            elif kind == "meter":
+                self.require_meter(name)
             elif kind in ("forwarding", "outward") and name != "gw_vlan400":
                 self.require_uplink(name)
         if "add-port" in words:
@@ -99,13 +105,10 @@ class Owners:
 
     def _short_names(self) -> Iterator[str]:
         """The names of TAPs whose own ones are too long for Linux, as `cloudrepo/naming.py` makes them."""
-        import hashlib
-
         for directory in _names(self.bounds.run, "vm-"):
             mark = _first_line(f"{self.bounds.run}/{directory}/mark")
             for interface in mark.rpartition("/")[2].split("."):
-                name = f"tap_{directory[3:]}_{interface}"
-                yield "tap_h" + hashlib.sha256(name.encode()).hexdigest()[:8]
+                yield tap_name(directory[3:], interface)
 
     def _marks_of_ports(self) -> dict[str, str]:
         """By port of Open vSwitch, the installation in its mark, or "" without one."""
@@ -131,6 +134,29 @@ class Owners:
         for name in os.listdir(NET):
             if _first_line(f"{NET}/{name}/netdev_group") == group:
                 self.require_device(name)
+
+    def require_meter(self, number: str) -> None:
+        """A meter has no mark: it is ours by the device it is numbered for, or by a flow of ours that names it."""
+        device, users = metered_device(number), self._users_of_meters().get(number, set())
+        self.require_device(device)
+        foreign = users - {self.bounds.installation}
+        if foreign:
+            self._require_ours(min(foreign), f"the meter {number}")
+        if device not in self.known and not users and not self._announces(device):
+            raise NotAllowed(f"the meter {number} is of no device on this host")
+
+    def _users_of_meters(self) -> dict[str, set[str]]:
+        """By number, whose flows named a meter when it was first asked, by the first half of their cookies."""
+        if self._metered is None:
+            found = {}  # type: dict[str, set[str]]
+            bridge = self.bounds.facts["bridge"]
+            for line in _answer("ovs-ofctl", "--timeout=20", "-O", "OpenFlow13", "dump-flows", bridge).splitlines():
+                cookie = re.search(r"cookie=0x([0-9a-f]{1,16})\b", line)
+                whose = f"{int(cookie[1], 16) >> 32:08x}" if cookie and int(cookie[1], 16) >> 32 else ""
+                for number in re.findall(r"\bmeter:([0-9]+)", line):
+                    found.setdefault(number, set()).add(whose)
+            self._metered = found
+        return self._metered
 
     def require_uplink(self, name: str) -> None:
         """The way out is the device that is set, or that of the default route."""
