@@ -48,6 +48,7 @@ FOREIGN = "feedface"
 THEIRS = Mark(FOREIGN, "1000", 9, "eth1")
 THEIR_TAP, THEIR_SPACE, THEIR_DISK = "tap_9_eth1", "ns-dhcp-vlan777", f"{IMAGES}/theirs_img.qcow2"
 THEIR_UUID = machine_uuid(FOREIGN, 9)
+THEIR_METER, STRANGE_METER = 9 * 256 + 1, 8 * 256 + 1  # of their device; of none, and a flow of theirs names it
 SECRET = "/root/secret"
 OWNED = "/root/owned"
 
@@ -62,6 +63,10 @@ ip -n {THEIR_SPACE} link set dev lo alias cloudrepo/{FOREIGN}/1000/-/777
 iptables -N CR-{FOREIGN}-FORWARD
 iptables -A FORWARD -j CR-{FOREIGN}-FORWARD
 ovs-ofctl -O OpenFlow13 add-flow br-int cookie=0x{FOREIGN}00000001,priority=7,in_port={THEIR_TAP},actions=drop
+ovs-ofctl -O OpenFlow13 add-meter br-int meter={THEIR_METER},kbps,bands=type=drop,rate=7000
+ovs-ofctl -O OpenFlow13 add-meter br-int meter={STRANGE_METER},kbps,bands=type=drop,rate=8000
+ovs-ofctl -O OpenFlow13 add-flow br-int \
+  cookie=0x{FOREIGN}00000002,priority=8,in_port={THEIR_TAP},actions=meter:{STRANGE_METER},NORMAL
 mkdir -p {IMAGES}/.cloudrepo-{FOREIGN}/vm-9
 echo theirs > {THEIR_DISK}
 ln {THEIR_DISK} {IMAGES}/.cloudrepo-{FOREIGN}/vm-9/overlay.qcow2
@@ -73,6 +78,9 @@ TAKE_THEM = f"""
 kill "$(cat /root/their-pid)"
 ovs-vsctl del-port br-int {THEIR_TAP}
 ovs-ofctl -O OpenFlow13 del-flows br-int cookie=0x{FOREIGN}00000001/-1
+ovs-ofctl -O OpenFlow13 del-flows br-int cookie=0x{FOREIGN}00000002/-1
+ovs-ofctl -O OpenFlow13 del-meter br-int meter={THEIR_METER}
+ovs-ofctl -O OpenFlow13 del-meter br-int meter={STRANGE_METER}
 ip link delete dev {THEIR_TAP}
 ip netns delete {THEIR_SPACE}
 iptables -D FORWARD -j CR-{FOREIGN}-FORWARD
@@ -86,6 +94,7 @@ ip -d link show dev {THEIR_TAP}; ip -n {THEIR_SPACE} link; ip -br address
 ovs-vsctl --columns=name,tag,external_ids,trunks list Port {THEIR_TAP} mgmt 2>/dev/null || true
 ovs-vsctl --columns=name,tag,external_ids,trunks list Port {THEIR_TAP}
 ovs-ofctl -O OpenFlow13 --no-stats dump-flows br-int cookie=0x{FOREIGN}00000000/0xffffffff00000000
+ovs-ofctl -O OpenFlow13 dump-meters br-int
 iptables-save | grep -v '^[#:]' ; kill -0 "$(cat /root/their-pid)" && echo lives
 """
 
@@ -281,6 +290,15 @@ def escapes(thief: Thief) -> dict[str, list[Act | dict[str, Any]]]:
         "their flows": [flows(f"delete cookie=0x{FOREIGN}00000001/-1\n")],
         "a flow at their port": [
             flows(f"add cookie=0x{installation}00000001,priority=9,in_port={THEIR_TAP},actions=drop\n")
+        ],
+        "their meter": [words(*openflow.delete_meter("br-int", THEIR_METER))],
+        "their meter's rate": [
+            words(*openflow.set_meter("br-int", THEIR_METER, *openflow.limit(1), is_new=False)),
+        ],
+        "a meter that their flow names": [words(*openflow.delete_meter("br-int", STRANGE_METER))],
+        "a meter of no device": [words(*openflow.set_meter("br-int", 6 * 256, *openflow.limit(1), is_new=True))],
+        "a flow by their meter": [
+            flows(f"add cookie=0x{installation}00000001,priority=9,in_port=tap_7_eth1,actions=meter:{THEIR_METER}\n")
         ],
         "a flow for all": [flows(f"add cookie=0x{installation}00000001,priority=9,ip,actions=drop\n")],
         "their chain": [rules(f"-X CR-{FOREIGN}-FORWARD")],
