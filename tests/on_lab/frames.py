@@ -1,21 +1,14 @@
-"""Machines whose guest is the test: frames in and out by their TAPs, and nothing booted."""
+"""Machines whose guest is the test (`lab/guestless.py`): frames in and out by their TAPs, and nothing booted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cloudrepo.naming import machine_dir, tap_name
-from lab.cluster import Lab
-from on_lab.cluster import HOSTS, Cluster
-from on_lab.faults import FIRST_IN_PATH
+from on_lab.cluster import Cluster
 
-PLACE = f"{FIRST_IN_PATH}/qemu-system-x86_64"
-PROGRAM = "#!/usr/bin/python3 -IS\n" + Path(__file__).with_name("frame_machine.py").read_text()
 CLIENT = """
 import json, socket, sys
 link = socket.socket(socket.AF_UNIX)
@@ -25,19 +18,6 @@ for line in sys.stdin:
     stream.write(line); stream.flush()
     print(stream.readline(), end="", flush=True)
 """
-
-
-@contextmanager
-def frame_machines(lab: Lab) -> Iterator[None]:
-    """Every machine that is started in the block is such a one; they end with the block's slices."""
-    for ip in HOSTS:
-        lab.host(ip, ["mkdir", "-p", FIRST_IN_PATH], check=True)
-        lab.host(ip, ["sh", "-c", 'cat > "$1" && chmod 755 "$1"', "sh", PLACE], input=PROGRAM, check=True)
-    try:
-        yield
-    finally:
-        for ip in HOSTS:
-            lab.host(ip, ["rm", PLACE], check=True)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import pytest
 
 from cloudrepo.naming import dhcp_namespace, meter_number
 from lab.cluster import Lab
-from on_lab.cluster import NETWORK_NODE, Cluster, Record, wait_until
-from on_lab.frames import End, frame_machines
+from lab.guestless import guestless
+from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, wait_until
+from on_lab.frames import End
 
 pytestmark = pytest.mark.lab
 
@@ -125,7 +126,7 @@ class Links:
 @pytest.fixture(scope="module")
 def links(lab: Lab, module_clusters: Callable[..., Cluster]) -> Iterator[Links]:
     cluster = module_clusters(network={"rate_mbps": RATE_MBPS})
-    with frame_machines(lab):
+    with guestless(lab, HOSTS):
         names = ("n1", "n2", "n3", "n4")
         made = cluster.slice(*names, interfaces=2)
         places = {name: cluster.vm(made[name])["worker_ip"] for name in names}
