@@ -73,6 +73,7 @@ class Transport:
     """Reaches nothing but a stream."""
 
     keeps_open = False
+    has_helper = False
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
