@@ -1,0 +1,198 @@
+"""State and settings files of any content, and names of any kind: taken, or refused in a sentence; never worse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, strategies as st
+
+from cloudrepo import image_library, validation
+from cloudrepo.errors import CloudError, SettingsError, StateFileError
+from cloudrepo.settings import Settings
+from database import Database
+from fakes.orchestrator import orchestrator
+from fuzzing import ODD, fuzz, plain_words, texts, values, words
+
+STATE = """\
+users: {admin: {username: admin, password_hash: x, quota_vms: 10, slices: [1000]}}
+workers_list: [10.0.10.1]
+workers: {10.0.10.1: {ip: 10.0.10.1, max_cores: 4}}
+slices:
+  1000: {slice_id: 1000, name: lab, owner: admin, status: design, vms: [{vm_id: 1001, name: web, interfaces: []}], links: []}
+next_vm_id: 1002
+"""
+SETTINGS = """\
+ssh: {user: ubuntu, port: 22}
+quota: {cores: 4, ram_gb: unlimited}
+vlan: {reserved: [400, 401]}
+monitor: {hook: [a, b]}
+flavors: {own: {cores: 1, ram_gb: 1, disk_gb: 2, image: /x.img}}
+"""
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+FILES = {
+    "a bomb of aliases": BOMB,
+    "a bomb where slices are": BOMB.replace("j:", "slices:", 1),
+    "a ring": "&a [*a]\n",
+    "a ring in a slice": "users: {}\nslices: {1000: &s {slice_id: 1000, vms: [*s]}}\n",
+    "a merge of itself": "users: &u {<<: *u}\n",
+    "deep": "users: " + "[" * 20_000,
+    "deep and closed": "users: " + "[" * 3000 + "]" * 3000,
+    "deep mappings": "".join(" " * depth + "a:\n" for depth in range(1500)),
+    "Python": "users: !!python/object/apply:os.system [reboot]\n",
+    "a tag of its own": "users: !mine {a: 1}\n",
+    "binary": "users: !!binary aGFsbG8=\n",
+    "a set": "users: !!set {a, b}\n",
+    "a date": "users: {admin: {username: 2001-01-01}}\n",
+    "a huge number": "next_vm_id: " + "9" * 5000 + "\n",
+    "a huge number in hex": "next_vm_id: 0x" + "f" * 5000 + "\n",
+    "infinity": "next_vm_id: .inf\nworkers: {10.0.10.1: {max_cores: .nan}}\n",
+    "sexagesimal": "next_vm_id: " + "59:" * 400 + "59\n",
+    "two documents": "users: {}\n---\nslices: {}\n",
+    "a list": "- 1\n",
+    "a list as key": "? [1, 2]\n: 3\n",
+    "a mapping as key": "users:\n  ? {a: 1}\n  : 3\n",
+    "escapes": 'users: {"\\e[2J": {username: "\\e[2J"}}\n',
+    "half a character": 'users: {"\\ud83d": {}}\n',
+    "NUL": "users: {a\0: 1}\n",
+    "no text": "\xff\xfe\x00",
+    "tabs": "users:\n\ta: 1\n",
+    "nothing": "",
+    "one word": "hello",
+}
+
+
+def load(path: Path, content: bytes, kind: Callable[[Path], Any], refusal: type[CloudError]) -> None:
+    """Load a file, or meet its refusal, which is a sentence and says nothing raw of the rest."""
+    path.write_bytes(content)
+    try:
+        kind(path)
+    except refusal as error:
+        assert str(error) and len(str(error)) < 20_000
+
+
+def state(path: Path) -> None:
+    db = Database(path)
+    db.refresh()
+    yaml.safe_dump(db.data["users"])
+
+
+def settings(path: Path) -> None:
+    Settings.load(path.with_name("database.yaml"), {})
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("file", "kind", "refusal"), [
+    ("database.yaml", state, StateFileError), ("settings.yaml", settings, SettingsError),
+])  # fmt: skip
+def test_a_file_that_is_odd(
+    name: str, file: str, kind: Callable[[Path], Any], refusal: type[CloudError], tmp_path: Path
+) -> None:
+    load(tmp_path / file, FILES[name].encode("utf-8" if name != "no text" else "latin-1"), kind, refusal)
+
+
+@st.composite
+def edited(draw: st.DrawFn, text: str) -> bytes:
+    """A good file, edited badly: a value changed, a line lost, a piece from elsewhere in it."""
+    if draw(st.booleans()):
+        data = yaml.safe_load(text)
+        place = data
+        while True:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if isinstance(place[key], dict | list) and place[key] and draw(st.integers(0, 3)):
+                place = place[key]
+                continue
+            place[key] = draw(values)
+            break
+        try:
+            return yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass")
+        except (ValueError, yaml.YAMLError, RecursionError):
+            pass
+    start, end = sorted((draw(st.integers(0, len(text))), draw(st.integers(0, len(text)))))
+    piece = draw(st.one_of(texts, st.sampled_from(["&a ", "*a", "!!x ", "<<: ", "- ", "? ", "{", "[", "|\n", "%"])))
+    return (text[:start] + piece + text[end:]).encode("utf-8", "surrogatepass")
+
+
+@fuzz(80)
+@given(content=st.one_of(edited(STATE), st.binary(max_size=80)))
+def test_a_state_file_is_read_or_refused(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    load(tmp_path_factory.mktemp("state") / "database.yaml", content, state, StateFileError)
+
+
+@fuzz(120)
+@given(content=st.one_of(edited(SETTINGS), st.binary(max_size=80)))
+def test_a_settings_file_is_read_or_refused(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    load(tmp_path_factory.getbasetemp() / "settings.yaml", content, settings, SettingsError)
+
+
+@fuzz(60)
+@given(
+    text=words, key=st.sampled_from(["SSH_PORT", "VLAN_RESERVED", "QUOTA_CORES", "FLAVORS", "INTERNET_CIDR", "ACCEL"])
+)
+def test_a_variable_is_taken_or_refused(text: str, key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        Settings.load(tmp_path_factory.getbasetemp() / "none" / "database.yaml", {f"CLOUDREPO_{key}": text})
+    except SettingsError as error:
+        assert str(error)
+
+
+# -- names -------------------------------------------------------------------------------------------------
+
+NAMES: dict[str, Callable[[Any], Any]] = {
+    "vm": validation.vm_name, "slice": validation.slice_name, "user": validation.username,
+    "topology": validation.topology_type, "interface": validation.interface_name, "mac": validation.mac_address,
+    "image": image_library.require_name,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@fuzz(60)
+@given(value=st.one_of(words, values))
+def test_a_name_is_plain_or_refused_in_a_short_sentence(kind: str, value: Any) -> None:
+    try:
+        name = NAMES[kind](value)
+    except CloudError as error:
+        said = str(error)
+        assert len(said) < 400 and said.isprintable(), ascii(said)
+        return
+    assert plain_words(name) and name.isprintable()
+    if kind != "slice":
+        assert name.isascii() and not name.startswith("-") and not set(name) & set("/\\ '\"`$;|&<>*?~#,=")
+
+
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+def test_an_odd_name_in_any_call_is_refused_and_reaches_no_host(value: str, tmp_path: Path) -> None:
+    api = orchestrator(tmp_path)
+    executor: Any = api.executor
+    slice_id = api.create_slice("admin", "lab")[1]["slice_id"]
+    before = len(executor.plans)
+    answers = [
+        api.create_slice("admin", "x", value or " "),
+        api.add_vm_to_slice("admin", slice_id, value, "cirros", 1),
+        api.add_vm_to_slice("admin", slice_id, "vm1", value, 1),
+        api.create_link("admin", slice_id, 1, value, 2, value),
+        api.add_user(None, value, "correct horse"),
+        api.set_role(None, "student", value),
+        api.set_quota(None, "student", {value: value}),
+        api.login(value, value),
+        api.console_target("admin", value),
+        api.set_restart_policy("admin", slice_id, 1, value),
+        api.add_image(None, value, value, format=value),
+        api.remove_image(None, value),
+        api.cleanup_plan(value or " "),
+    ]
+    taken = [payload for done, payload in answers if done]
+    assert len(taken) <= 2, taken  # `a…` and `True` are plain words
+    assert all(getattr(payload, "code", "") != "internal" for _done, payload in answers), answers
+    for _host, plan in executor.plans[before:]:
+        assert all(step.act.ACT.startswith("observe") or not plan.steps for step in plan.steps)
+    text = (tmp_path / "events.jsonl").read_bytes()
+    assert b"\x1b" not in text and b"\0" not in text and all(line.endswith(b"}") for line in text.splitlines())
+    assert os.stat(tmp_path / "events.jsonl").st_size < 200_000
