@@ -189,12 +189,6 @@ def enter_lab_if_up(words: Sequence[str]) -> int | None:
     return lab.exec_foreground([sys.executable, str(main), *words])
 
 
-def _loader() -> Any:
-    import yaml
-
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML has it
-
-
 def _here_is_nothing_else() -> bool:
     """Whether the working directory holds no installation that somebody uses."""
     path = Path(DEFAULT_STATE)
@@ -202,8 +196,10 @@ def _here_is_nothing_else() -> bool:
         return True
     import yaml
 
+    from cloudrepo import bounded_yaml, regular_file
+
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())  # noqa: S506 - a safe loader
+        data = bounded_yaml.load(regular_file.read(path).decode())
     except (OSError, ValueError, yaml.YAMLError):
         return False  # whatever it is, it is to be looked at here
     return data is None or (isinstance(data, dict) and is_untouched(data))

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any, Literal
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.validation import shown
 
 Role = Literal["admin", "instructor", "student"]
 ROLES: tuple[Role, ...] = ("admin", "instructor", "student")
@@ -131,7 +132,7 @@ def role_named(word: Any) -> Role:
     for role in ROLES:
         if known == role:
             return role
-    raise RefusedError(f"{word!r} is no role", evidence=f"there are {', '.join(ROLES)}", code="user.role")
+    raise RefusedError(f"{shown(word)} is no role", evidence=f"there are {', '.join(ROLES)}", code="user.role")
 
 
 def is_admin(user: Mapping[str, Any]) -> bool:

@@ -13,8 +13,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
+from cloudrepo import bounded_yaml, regular_file
+from cloudrepo.bounded_yaml import problem_of
 from cloudrepo.errors import SettingsError
 from cloudrepo.link_switches import NAMES as SWITCHES
+from cloudrepo.validation import excerpt, shown
 
 UNLIMITED = "unlimited"
 
@@ -25,7 +28,8 @@ _FLAVOR_KEYS = ("cores", "ram_gb", "disk_gb", "image")
 _LINKS = ipaddress.IPv4Network("192.168.0.0/16")  # see `allocation.link_addresses`
 _MAC_PREFIX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}\Z")
 _FLAVOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}\Z")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MEND = "Mend that line; the file was only read"
+_LARGEST = 1 << 20  # bytes of settings.yaml; one with a thousand flavors has a tenth
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,12 @@ class Reader:
             raise self._unknown(key, origin)
         try:
             self.values[key] = _checked(row, value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise SettingsError(
-                f"{origin}: setting {key} cannot be {value!r}", evidence=str(error), code="settings.value"
+                f"{origin}: setting {key} cannot be {_repeated(value)}",
+                evidence="it is too large a number" if isinstance(error, OverflowError) else excerpt(error),
+                remedy=f"`{key}` in docs/settings.md says what can stand there",
+                code="settings.value",
             ) from error
 
     def read_file(self, path: Path) -> None:
@@ -77,19 +84,25 @@ class Reader:
             SettingsError: not YAML, not a mapping, a key twice, or as `set`; with the line.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            root = yaml.compose(text, Loader=_Loader)
+            root = bounded_yaml.Bounded().compose(regular_file.read(path, _LARGEST).decode())
         except FileNotFoundError:
             return
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SettingsError(f"{path} cannot be read", evidence=" ".join(str(error).split())) from error
+        except OSError as error:
+            remedy = f"Make {path} a file that this account may read, or move it away: without it all is as shipped"
+            raise SettingsError(
+                f"{path} cannot be read", evidence=error.strerror or str(error), remedy=remedy
+            ) from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path} cannot be read", evidence=problem_of(error), remedy=_MEND) from error
         if root is None:
             return
         seen: set[str] = set()
         for key, node, line in self._walk(root, "", path):
             origin = f"{path} line {line}"
             if key in seen:
-                raise SettingsError(f"{origin}: setting {key} is given twice", remedy="Remove one of the two lines")
+                raise SettingsError(
+                    f"{origin}: setting {excerpt(key)} is given twice", remedy="Remove one of the two lines"
+                )
             seen.add(key)
             self.set(key, self._value(key, node, origin), origin=origin)
 
@@ -97,25 +110,35 @@ class Reader:
         if not isinstance(node, yaml.MappingNode):
             where = f"{path} line {node.start_mark.line + 1}"
             what = f"group {prefix.rstrip('.')}" if prefix else "the file"
-            raise SettingsError(f"{where}: {what} must be keys with values, such as `ssh:` and below it `user: ubuntu`")
+            raise SettingsError(
+                f"{where}: {what} must be keys with values",
+                remedy="Such as `ssh:` and below it, indented, `user: ubuntu`; docs/settings.md lists all keys",
+            )
+        groups: set[str] = set()
         for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SettingsError(f"{path} line {line}: a key is a list or a mapping, not a word", remedy=_MEND)
             key = f"{prefix}{key_node.value}"
-            if key in self._groups and not (isinstance(value_node, yaml.ScalarNode) and value_node.value == ""):
+            if key not in self._groups:
+                yield key, value_node, line
+                continue
+            if key in groups:
+                raise SettingsError(f"{path} line {line}: group {key} is given twice", remedy="Make one of the two")
+            groups.add(key)
+            if not (isinstance(value_node, yaml.ScalarNode) and value_node.value == ""):
                 yield from self._walk(value_node, f"{key}.", path)
-            elif key not in self._groups:
-                yield key, value_node, key_node.start_mark.line + 1
 
     def _value(self, key: str, node: yaml.Node, origin: str) -> Any:
         row = self._rows.get(key)
         if row is not None and isinstance(node, yaml.ScalarNode) and _is_text(row):
             return node.value  # as written: YAML would read 52:54:00 as a number, and on as true
-        loader = yaml.SafeLoader("")
         try:
-            return loader.construct_document(node)
+            return bounded_yaml.value_of(node)
         except yaml.YAMLError as error:
-            raise SettingsError(f"{origin}: the value cannot be read", evidence=" ".join(str(error).split())) from error
-        finally:
-            loader.dispose()
+            raise SettingsError(
+                f"{origin}: the value cannot be read", evidence=problem_of(error), remedy=_MEND
+            ) from error
 
     def read_environment(self, environ: Mapping[str, str]) -> None:
         """Take all `CLOUDREPO_*` variables that name a key; other variables of that prefix are not settings.
@@ -131,17 +154,24 @@ class Reader:
             if key is not None:
                 self.set(key, _from_text(self._rows[key], environ[variable], variable), origin=variable)
             elif variable.removeprefix(_PREFIX).partition("_")[0].lower() in self._groups:
-                near = difflib.get_close_matches(variable, names, 1, 0.0)[0]
-                raise SettingsError(f"there is no setting for the variable {variable}", remedy=f"The nearest is {near}")
+                near = difflib.get_close_matches(excerpt(variable), names, 1, 0.0)[0]
+                raise SettingsError(
+                    f"there is no setting for the variable {excerpt(variable)}", remedy=f"The nearest is {near}"
+                )
 
     def _unknown(self, key: str, origin: str) -> SettingsError:
-        near = difflib.get_close_matches(str(key), self._rows, 1, 0.0)[0]
+        near = difflib.get_close_matches(excerpt(key), self._rows, 1, 0.0)[0]
         return SettingsError(
-            f"{origin}: there is no setting {key}",
+            f"{origin}: there is no setting {excerpt(key)}",
             remedy=f"The nearest is {near}",
             code="settings.unknown",
-            details={"key": key, "nearest": near},
+            details={"key": excerpt(key), "nearest": near},
         )
+
+
+def _repeated(value: Any) -> str:
+    """A refused value, so long that it can be found again in the file."""
+    return excerpt(repr(value)) if isinstance(value, str | float | bool | None) else shown(value)
 
 
 def _is_text(row: Row) -> bool:
@@ -153,9 +183,10 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     if _is_text(row):
         return text
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        return bounded_yaml.load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{variable} cannot be read", evidence=" ".join(str(error).split())) from error
+        remedy = f"Set {variable} to a value as it would stand in settings.yaml, or unset it"
+        raise SettingsError(f"{variable} cannot be read", evidence=problem_of(error), remedy=remedy) from error
 
 
 def _checked(row: Row, value: Any) -> Any:
@@ -172,8 +203,8 @@ def _checked(row: Row, value: Any) -> Any:
     if kind is bool:
         return _switch(value)
     if kind is str:
-        if not isinstance(value, str) or any(ord(c) < 32 for c in value):
-            raise ValueError("a text on one line is wanted")
+        if not isinstance(value, str) or not value.isprintable():
+            raise ValueError("a text on one line is wanted, of characters that can be seen")
         return value
     return _number(row, value)
 
@@ -183,7 +214,7 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
         value = "on" if value else "off"
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, 1)
+    near = difflib.get_close_matches(excerpt(value), choices, 1)
     hint = f"; {near[0]} is the nearest" if near else ""
     raise ValueError(f"one of {', '.join(choices)} is wanted{hint}")
 
@@ -197,7 +228,7 @@ def _switch(value: Any) -> bool:
 
 def _number(row: Row, value: Any) -> Any:
     whole = row.kind is int
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
         raise ValueError("a whole number is wanted" if whole else "a number is wanted")
     if (row.low is not None and value < row.low) or (row.high is not None and value > row.high):
         if row.high is None:

@@ -12,6 +12,7 @@ from cloudrepo.errors import RefusedError
 MAX_DATA_INTERFACES = 15  # with eth0 16 NICs: the upper half of the 32 slots of one PCI bus
 MAX_SLICE_NAME = 64
 SHOWN = 40  # characters of a refused value that an error repeats
+QUOTED = 300  # characters of somebody's words that an error repeats
 
 _VM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}\Z")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
@@ -25,6 +26,14 @@ def shown(value: Any) -> str:
     """A refused value as an error repeats it: quoted, escaped, cut."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def excerpt(words: Any) -> str:
+    """Somebody's words as an error repeats them: what is not printable escaped, cut, without quotes."""
+    text = str(words)[: QUOTED + 1]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 1]}…"
 
 
 def vm_name(value: Any) -> str:

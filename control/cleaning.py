@@ -14,6 +14,7 @@ from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome, Target
 from cloudrepo.state import all_slices
+from cloudrepo.validation import excerpt
 from control import processes, targets
 from control.context import Context, Record
 from control.drift import known_hosts, unsettled
@@ -78,7 +79,9 @@ def _targets(context: Context, host: str | None) -> tuple[list[Target], dict[str
     context.db.refresh()
     known = known_hosts(context)
     if host is not None and host not in known:
-        raise RefusedError(f"{host} is no host of this cluster", evidence=f"they are {', '.join(known)}", code="host")
+        raise RefusedError(
+            f"{excerpt(host)} is no host of this cluster", evidence=f"they are {', '.join(known)}", code="host"
+        )
     found = context.site.hosts([host] if host is not None else known)
     errors = {ip: one for ip, one in found.items() if isinstance(one, CloudError)}
     return [Target(host=one, wanted=_nothing, is_broad=True) for one in found.values() if isinstance(one, Host)], errors

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cloudrepo import accounts, permissions
+from cloudrepo import accounts, permissions, regular_file
 from cloudrepo.errors import RefusedError, StateFileError
 from cloudrepo.invariants import violations
 from cloudrepo.settings import Settings
@@ -92,7 +92,7 @@ def _described(path: Path, generation: Generation) -> Record:
         "good": False,
     }
     try:
-        content = generation.path.read_bytes()
+        content = regular_file.read(generation.path)
         file, data, _prints = yaml_file.understand(generation.path, content, None)
     except (OSError, StateFileError):
         return found

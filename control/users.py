@@ -146,7 +146,9 @@ def _known_kinds(wishes: Mapping[str, Any]) -> None:
     for kind in wishes:
         if kind not in quotas.KINDS:
             raise RefusedError(
-                f"there is no quota of {kind!r}", evidence=f"there are {', '.join(quotas.KINDS)}", code="quota.kind"
+                f"there is no quota of {validation.shown(kind)}",
+                evidence=f"there are {', '.join(quotas.KINDS)}",
+                code="quota.kind",
             )
 
 

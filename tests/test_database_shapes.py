@@ -121,7 +121,7 @@ def test_anchors_of_a_hand_written_file_part(tmp_path: Path) -> None:
         ("users: {}\nschema_version: 2\n...\n", ["line 2", "newer version"]),
         ("users: {}\nschema_version: 1\n", ["was cut"]),
         ("users: {}\ninstallation: 12345678\n", ["line 2", "eight hex digits"]),
-        ("users: &a {x: *a}\n", ["state file"]),
+        ("users: &a {x: *a}\n", ["line 1, column 15", "*a stands within what it stands for"]),
     ],
 )
 def test_what_is_no_state_is_refused_and_left_alone(tmp_path: Path, text: str | bytes, words: list[str]) -> None:

@@ -82,6 +82,12 @@ def test_values_as_people_write_them(tmp_path: Path, text: str, key: str, value:
         ("flavors: {}\n", ["at least one flavor"]),
         ("flavors:\n  big: {cores: 2}\n", ["flavor big", "cores, ram_gb, disk_gb, image"]),
         ("flavors:\n  big: {cores: 1.5, ram_gb: 1, disk_gb: 1, image: /x}\n", ["whole number"]),
+        ("ssh:\n  user: a\nssh:\n  port: 1\n", ["line 3", "group ssh is given twice"]),
+        ("flavors:\n  big: {cores: 1}\n  big: {cores: 2}\n", ["line 1", "line 3", "big is there twice"]),
+        ("? [ssh]\n: 1\n", ["line 1", "a key is a list or a mapping"]),
+        ("monitor:\n  interval: .inf\n", ["line 2", "a number is wanted", "docs/settings.md"]),
+        ('ssh:\n  user: "a\\e[2J"\n', ["line 2", r"'a\x1b[2J'", "characters that can be seen"]),
+        ('"a\\e[2J": 1\n', ["line 1", r"no setting a\x1b[2J"]),
         ("flavors:\n  '$(x)': {cores: 1, ram_gb: 1, disk_gb: 1, image: /x}\n", ["flavor name"]),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from cloudrepo import state
+from cloudrepo import bounded_yaml, state
 from cloudrepo.stores import yaml_text
 from cloudrepo.stores.yaml_lines import LineReader, LineWriter, NotOurs, is_list_of_records
 from cloudrepo.stores.yaml_text import Renderer
@@ -86,14 +86,16 @@ def test_what_was_rendered_is_read_without_yaml_in_general(monkeypatch: pytest.M
     data = example()
     rendered = render(data)
     general: list[str] = []
-    genuine = yaml_text._load
+    genuine = bounded_yaml.load_scalar
 
     def counted(part: str) -> Any:
         general.append(part)
         return genuine(part)
 
-    monkeypatch.setattr(yaml_text, "_load", counted)
+    for module in (bounded_yaml, yaml_text):
+        monkeypatch.setattr(module, "load_scalar", counted)
     assert parse(rendered) == {**data, "revision": 7}
+    assert general
     assert [part for part in general if " vm_id" in part or "username" in part] == []
 
 
@@ -138,13 +140,13 @@ def test_lines_are_written_and_read_as_yaml_in_general_does(value: dict[str, Any
         written = general
     assert written == general
     try:
-        found = LineReader(yaml_text._load).mapping(general.split("\n")[:-1])
+        found = LineReader(bounded_yaml.load).mapping(general.split("\n")[:-1])
     except NotOurs:
         return
     assert state.fingerprint(found) == state.fingerprint(
-        yaml_text._load("slices:\n  '1000':\n" + general)["slices"]["1000"]
+        bounded_yaml.load("slices:\n  '1000':\n" + general)["slices"]["1000"]
     )
-    assert yaml_text._load(f"slices:\n  '1000':\n{written}") == whole
+    assert bounded_yaml.load(f"slices:\n  '1000':\n{written}") == whole
 
 
 @given(st.integers(0, 2**32))
@@ -166,7 +168,7 @@ def test_however_it_is_edited_it_means_the_same(seed: int) -> None:
         elif len(lines) > 1:
             del lines[at]
     edited = "\n".join(lines)
-    wanted = outcome(yaml_text._load, edited)
+    wanted = outcome(bounded_yaml.load, edited)
     found = outcome(parse, edited)
     for collection in state.COLLECTIONS:  # `users:` with nothing below is an empty collection either way
         for value in (wanted, found):

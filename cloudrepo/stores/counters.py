@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cloudrepo import regular_file
 from cloudrepo.state import Record, restored
 from cloudrepo.stores.generations import Generations
 from cloudrepo.stores.journal import Journal
@@ -77,7 +78,7 @@ def raised(content: bytes, floors: Mapping[str, int]) -> bytes:
 
 def _read(path: Path, size: int = -1) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(regular_file.open_to_read(path), "rb") as file:
             return file.read(size)
     except OSError:
         return b""

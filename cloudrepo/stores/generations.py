@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudrepo import regular_file
 from cloudrepo.settings import History
 from cloudrepo.stores import files
 from cloudrepo.stores.files import Owner, sha256
@@ -58,7 +59,7 @@ class Generations:
         """The hashes of the backup and of all generations."""
         found = {generation.sha for generation in self.list()}
         try:
-            found.add(sha256(self.backup_path.read_bytes()))
+            found.add(sha256(regular_file.read(self.backup_path)))
         except OSError:
             pass
         return found
@@ -108,6 +109,6 @@ class Generations:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return regular_file.read(path)
     except OSError:
         return None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cloudrepo import regular_file
 from cloudrepo.errors import StateFileError
 from cloudrepo.state import Key
 from cloudrepo.stores import journal as journals
@@ -45,11 +46,15 @@ class Tail:
             StateFileError: it cannot be read.
         """
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = regular_file.open_to_read(path, os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateFileError(f"{path} cannot be read", evidence=error.strerror or str(error)) from error
+            raise StateFileError(
+                f"{path} cannot be read",
+                evidence=error.strerror or str(error),
+                remedy="A journal holds what is not in the state file yet: put it back, or move away what is none",
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # says: somebody has it open (`is_alone`)
         except OSError:

@@ -8,10 +8,13 @@ from typing import Any
 
 import yaml
 
+from cloudrepo import regular_file
+from cloudrepo.bounded_yaml import Bounded, problem_of
 from cloudrepo.errors import StateFileError
 from cloudrepo.state import Key, Record, ShapeError, fingerprints, normalise
 from cloudrepo.stores.files import Stamp, sha256, stamp
 from cloudrepo.stores.yaml_text import END, Spans, parse, spans_of
+from cloudrepo.validation import excerpt
 
 FIRST_REVISION = 1  # of a file that does not say one: 0 means "not there" in the store's contract
 
@@ -57,7 +60,7 @@ def read(path: Path) -> tuple[bytes, Stamp | None]:
     """
     try:
         found = stamp(path)
-        return path.read_bytes(), found
+        return regular_file.read(path), found
     except OSError as error:
         raise unusable(path, "cannot be read", error.strerror or str(error)) from error
 
@@ -75,10 +78,8 @@ def understand(path: Path, content: bytes, found: Stamp | None) -> tuple[YamlFil
     """
     try:
         raw, spans = parse(content)
-    except UnicodeDecodeError as error:
-        raise unusable(path, "is damaged", f"byte {error.start} is not UTF-8 text") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise unusable(path, "is damaged", _position(error)) from error
+        raise unusable(path, "is damaged", problem_of(error)) from error
     try:
         if isinstance(raw, dict) and "schema_version" in raw and not content.endswith(END):
             raise ShapeError((), f"the file was cut: its last line is not `{END.decode().strip()}`")
@@ -117,18 +118,12 @@ def unusable(path: Path, brief: str, evidence: str, remedy: str = "") -> StateFi
     backup = path.with_name(path.name + ".backup")
     if not remedy and backup.exists():
         remedy = f"Mend it by hand, or put the last good copy back: cp {backup} {path}"
-    return StateFileError(f"{path} {brief}", evidence=evidence, remedy=remedy or "Mend it by hand")
-
-
-def _position(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else str(problem)
+    return StateFileError(f"{path} {brief}", evidence=excerpt(evidence), remedy=remedy or "Mend it by hand")
 
 
 def _line_of(text: str, path: tuple[Any, ...]) -> int | None:
     """The line of the value at `path`, as far as the path can be followed; None at the top."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = Bounded().compose(text)
     line = None
     for part in path:
         if isinstance(node, yaml.MappingNode):

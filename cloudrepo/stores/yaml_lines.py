@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 INDENT = 4  # of the keys of a section in a collection
+_DEEPEST_INDENT = INDENT + 60
 _LONGEST_KEY = 100  # YAML writes keys of more than 128 characters in another way
 _MEMO = 1 << 14
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
@@ -98,6 +99,8 @@ class LineReader:
 
     def _mapping(self, at: int, indent: int, first: str = "") -> tuple[dict[str, Any], int]:
         """A mapping from line `at` on; `first` is what stands for that line when it begins after a dash."""
+        if indent > _DEEPEST_INDENT:
+            raise NotOurs
         lines, count, found = self._lines, len(self._lines), dict[str, Any]()
         pad = " " * indent
         while at < count:

@@ -7,11 +7,12 @@ sections are dumped again. So a change to one VM changes only its lines.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
+from cloudrepo.bounded_yaml import Bounded, load, load_scalar
 from cloudrepo.state import COLLECTIONS, KEY_ORDER, Key, fingerprint, restored
 from cloudrepo.stores.yaml_lines import LineReader, LineWriter, NotOurs, is_list_of_records
 
@@ -28,21 +29,6 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, which besides refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
-        if len(mapping) != len(node.value):
-            seen = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", key_node.start_mark)
-                seen.add(key)
-        return mapping
-
-
 # ---------------------------------------------------------------------------------------- reading
 
 
@@ -52,13 +38,13 @@ def parse(content: bytes) -> tuple[Any, Spans]:
     Sections stand nowhere when the text is laid out in another way than ours; it is good YAML all the same.
 
     Raises:
-        yaml.YAMLError, ValueError: the text is no YAML, or not in UTF-8.
+        yaml.YAMLError, ValueError: the text is no YAML, goes beyond the bounds, or is not in UTF-8.
     """
     text = content.decode()
     try:
         return _by_sections(content)
     except (NotOurs, yaml.YAMLError, ValueError):
-        raw = _load(text)  # laid out by hand, or damaged: then this says where
+        raw = load(text)  # laid out by hand, or damaged: then this says where
     try:
         return restored(fingerprint(raw)), {}  # anchors make values shared; here they part
     except (ValueError, RecursionError):
@@ -68,7 +54,7 @@ def parse(content: bytes) -> tuple[Any, Spans]:
 def _by_sections(content: bytes) -> tuple[dict[str, Any], Spans]:
     data: dict[str, Any] = {}
     spans: Spans = {}
-    reader = LineReader(_load)
+    reader, bounded = LineReader(load_scalar), Bounded()
     for top, begin, end in _parts(content):
         if top in COLLECTIONS and begin == end:
             if top in data:
@@ -76,7 +62,7 @@ def _by_sections(content: bytes) -> tuple[dict[str, Any], Spans]:
             data[top] = {}
             continue
         where = data[top] if top in COLLECTIONS else data
-        name, value = _section(reader, top, content[begin:end].decode())
+        name, value = _section(reader, bounded, top, content[begin:end].decode())
         if name in where:
             raise NotOurs  # twice
         where[name] = value
@@ -88,7 +74,7 @@ def _by_sections(content: bytes) -> tuple[dict[str, Any], Spans]:
 def spans_of(content: bytes) -> Spans:
     """Where in a text each section stands; nowhere when it is laid out in another way than ours."""
     spans: Spans = {}
-    reader = LineReader(_load)
+    reader = LineReader(load_scalar)
     try:
         for top, begin, end in _parts(content):
             if top not in COLLECTIONS:
@@ -133,7 +119,7 @@ def _parts(content: bytes) -> Iterator[tuple[str, int, int]]:
                 top = "" if rest else top  # nothing may follow `{}`
 
 
-def _section(reader: LineReader, top: str, text: str) -> tuple[Any, Any]:
+def _section(reader: LineReader, bounded: Bounded, top: str, text: str) -> tuple[Any, Any]:
     """Name and value of one section.
 
     Raises:
@@ -147,7 +133,7 @@ def _section(reader: LineReader, top: str, text: str) -> tuple[Any, Any]:
             return reader.scalar(head[2:-1]), reader.mapping(rest.split("\n")[:-1])
         except NotOurs:
             pass
-    value = _load(f"{top}:\n{text}" if top in COLLECTIONS else text)
+    value = bounded.load(f"{top}:\n{text}" if top in COLLECTIONS else text)
     if not isinstance(value, dict) or list(value) != [top]:
         raise NotOurs
     if top not in COLLECTIONS:
@@ -156,10 +142,6 @@ def _section(reader: LineReader, top: str, text: str) -> tuple[Any, Any]:
         raise NotOurs
     ((name, entry),) = value[top].items()
     return name, entry
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
 
 
 # ---------------------------------------------------------------------------------------- writing
