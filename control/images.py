@@ -14,6 +14,7 @@ from cloudrepo.call_events import OPERATOR
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.image_library import GIB, Bounds, Image, KnownImage
 from cloudrepo.state import all_slices
+from cloudrepo.validation import shown
 from control import authority
 from control.context import Context, Record, user_record
 from control.drift import known_hosts
@@ -39,7 +40,7 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
     limits = context.settings.images
     if told not in ("", *image_library.FORMATS):
         raise RefusedError(
-            f"{told!r} is no format of an image", evidence="there are qcow2 and raw", code="images.format"
+            f"{shown(told)} is no format of an image", evidence="there are qcow2 and raw", code="images.format"
         )
     name = image_library.require_name(name)
     if username is not None and not limits.students:

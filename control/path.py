@@ -11,6 +11,7 @@ from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.naming import tap_name
 from cloudrepo.plan import Plan, Run, Step
 from cloudrepo.site import Site
+from cloudrepo.validation import shown
 from cloudrepo.verification import path, shapes, tracing
 from cloudrepo.verification.cast import INTERNET_VLAN, Nic, nics_of
 from cloudrepo.verification.ground import Ground
@@ -71,7 +72,7 @@ def _nic(slices: Sequence[Record], username: str, words: str) -> Nic:
     vm, _, interface = words.rpartition(":")
     if not vm:
         raise RefusedError(
-            f"{words!r} is no NIC", remedy="Name it as VM:INTERFACE, such as web:eth1", code="path.words"
+            f"{shown(words)} is no NIC", remedy="Name it as VM:INTERFACE, such as web:eth1", code="path.words"
         )
     record = views.running_vm(slices, username, vm)
     of_slice = next(one for one in slices if any(each["vm_id"] == record["vm_id"] for each in one["vms"]))

@@ -12,6 +12,7 @@ from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome
 from cloudrepo.resources import Machine
 from cloudrepo.state import find_slice, find_vm
+from cloudrepo.validation import shown
 from cloudrepo.watched import POLICIES
 from control import intents
 from control.context import Context, Record, first_error, known_slice, owned_vm
@@ -97,7 +98,7 @@ def set_restart_policy(context: Context, username: str, slice_id: int, vm_id: in
         vm = owned_vm(known_slice(data, username, slice_id), vm_id)
         if policy not in ("", *POLICIES):
             raise RefusedError(
-                f"{policy!r} is no restart policy", evidence=f"there are {', '.join(POLICIES)}", code="vm.restart"
+                f"{shown(policy)} is no restart policy", evidence=f"there are {', '.join(POLICIES)}", code="vm.restart"
             )
         vm.pop("restart", None)
         if policy:

@@ -11,6 +11,7 @@ from cloudrepo.errors import RefusedError
 from cloudrepo.naming import machine_dir
 from cloudrepo.observations import SUSPECT, UP, Snapshot, WorkerView
 from cloudrepo.stores.filesystem import without_sure_locks
+from cloudrepo.validation import excerpt
 from control.context import Context, Record, known_slice, user_record
 from control.states import RUNNING
 
@@ -140,7 +141,7 @@ def running_vm(slices: Sequence[Record], username: str, wanted: int | str) -> Re
     named = [one for one in vms if one["name"] == wanted]
     found = exact or [one for one in named if one["owner"] == username] or named
     if not found:
-        raise RefusedError(f"you have no VM {wanted}", remedy="`View my Slices` lists them", code="vm.unknown")
+        raise RefusedError(f"you have no VM {excerpt(wanted)}", remedy="`View my Slices` lists them", code="vm.unknown")
     if len(found) > 1:
         ids = ", ".join(str(one["vm_id"]) for one in found)
         raise RefusedError(f"several of your VMs are called {wanted}", evidence=f"their ids are {ids}", code="vm.many")

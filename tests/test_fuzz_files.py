@@ -286,7 +286,7 @@ def test_an_odd_name_in_any_call_is_refused_and_reaches_no_host(tmp_path: Path) 
         refusals = [payload for done, payload in answers if not done]
         assert len(refusals) >= len(answers) - 3, answers  # `True` is a plain word
         assert all(getattr(payload, "code", "") != "internal" for payload in refusals), answers
-        assert not [payload[:200] for payload in refusals if len(payload) > 1000]
+        assert not [payload[:40] + payload[-80:] for payload in refusals if len(payload) > 1000]
     for _host, plan in executor.plans[before:]:
         assert all(step.act.ACT.startswith("observe") or not plan.steps for step in plan.steps)
     text = (tmp_path / "events.jsonl").read_bytes()
