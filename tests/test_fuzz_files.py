@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from hypothesis import given, strategies as st
 
 from cloudrepo import image_library, validation
 from cloudrepo.errors import CloudError, SettingsError, StateFileError
+from cloudrepo.rebuilt import Rebuilt
+from cloudrepo.remembrance import remembered
 from cloudrepo.settings import Settings
+from cloudrepo.state import normalise
 from database import Database
 from fakes.orchestrator import orchestrator
-from fuzzing import ODD, fuzz, plain_words, texts, values, words
+from fuzzing import ODD, changed_json, fuzz, plain_words, texts, values, words
+from test_rebuilt import OTHER, a_slice, disk, made
+from worlds import WORKER
 
 STATE = """\
 users: {admin: {username: admin, password_hash: x, quota_vms: 10, slices: [1000]}}
@@ -291,3 +297,109 @@ def test_an_odd_name_in_any_call_is_refused_and_reaches_no_host(tmp_path: Path) 
         assert all(step.act.ACT.startswith("observe") or not plan.steps for step in plan.steps)
     text = (tmp_path / "events.jsonl").read_bytes()
     assert b"\x1b" not in text and b"\0" not in text and all(line.endswith(b"}") for line in text.splitlines())
+
+
+# -- mark files of a worker that lies ------------------------------------------------------------------------
+
+
+def marked(change: Callable[[dict[str, Any]], None]) -> Rebuilt:
+    """Two VMs of a slice on two hosts; the mark file of the first is changed."""
+    record = a_slice()
+    lie: dict[str, Any] = json.loads(json.dumps(remembered(record, record["vms"][0])))
+    change(lie)
+    return made({WORKER: [disk(record, record["vms"][0], record=lie)], OTHER: [disk(record, record["vms"][1])]})
+
+
+LIES: dict[str, Any] = {
+    "name": "\x1b[2J", "owner": "eve; reboot", "cores": 10**9, "ram_gb": "much", "disk_gb": -1, "vnc_port": 70000,
+    "flavor": ["x"] * 10000, "interfaces": [{"name": "eth0", "mac": "52:54:00:00:00:01"}] * 5000,
+    "image": "a\nb", "restart": "sometimes", "links": [{}] * 100_000,
+}  # fmt: skip
+HEADS: dict[str, Any] = {
+    "name": "\x1b]0;owned\x07", "owner": {"a": 1}, "vlan_pool_start": 5000, "vlan_pool_end": "119", "deployed": "yes",
+    "slice_id": 1001, "topology_type": "--x",
+}  # fmt: skip
+
+
+def refused_lie(found: Rebuilt) -> str:
+    """The other VM is there, the lie is named in words that can be shown; returns them."""
+    assert [vm["vm_id"] for record in found.slices.values() for vm in record["vms"]] == [1002]
+    assert all(sentence.isprintable() and len(sentence) < 600 for sentence in found.unknown)
+    return next(sentence for sentence in found.unknown if f"VM 1001 on {WORKER}" in sentence)
+
+
+@pytest.mark.parametrize("key", LIES)
+def test_a_mark_file_with_what_no_vm_has_is_named_and_the_rest_is_rebuilt(key: str) -> None:
+    assert "what no record of ours has" in refused_lie(marked(lambda lie: lie.update({key: LIES[key]})))
+
+
+@pytest.mark.parametrize("key", HEADS)
+def test_a_mark_file_with_what_no_slice_has_is_named_and_the_rest_is_rebuilt(key: str) -> None:
+    assert "what no record of ours has" in refused_lie(marked(lambda lie: lie["slice"].update({key: HEADS[key]})))
+
+
+def test_hosts_that_disagree_on_the_owner_of_a_slice() -> None:
+    def take(lie: dict[str, Any]) -> None:
+        lie["owner"] = lie["slice"]["owner"] = "eve"
+
+    found = marked(take)
+    assert len(found.slices["1000"]["vms"]) == 1
+    assert any("the owner of slice 1000 is ann, and others say eve" in one for one in found.unknown)
+
+
+@pytest.mark.parametrize("vlan", [101, 400])
+def test_a_link_on_another_vlan_than_its_other_end_says_is_left_out(vlan: int) -> None:
+    def move(lie: dict[str, Any]) -> None:
+        lie["interfaces"][1]["vlan_id"] = vlan
+        lie["links"][0]["vlan_id"] = vlan
+
+    found = marked(move)
+    record = found.slices["1000"]
+    assert record["links"] == []
+    assert all(one["vlan_id"] in (None, 400) for vm in record["vms"] for one in vm["interfaces"])
+    assert any("link 1 of slice 1000: its" in one or "what no record of ours has" in one for one in found.unknown)
+
+
+def test_a_nic_on_a_vlan_without_a_link_is_on_none() -> None:
+    def listen(lie: dict[str, Any]) -> None:
+        lie["interfaces"][0]["vlan_id"] = 777
+
+    assert marked(listen).slices["1000"]["vms"][0]["interfaces"][0]["vlan_id"] is None
+
+
+def test_a_vlan_that_two_slices_claim_is_of_neither() -> None:
+    one, two = a_slice(), a_slice(slice_id=1100, owner="eve")
+    two["vms"] = [{**vm, "vm_id": vm["vm_id"] + 100, "owner": "eve"} for vm in two["vms"]]
+    two["links"][0] |= {"vm1_id": 1101, "vm2_id": 1102}
+    found = made({WORKER: [disk(each, vm) for each in (one, two) for vm in each["vms"]]})
+    assert [record["links"] for record in found.slices.values()] == [[], []]
+    assert any("whose VLAN 100 is: link 1 of slice 1000, link 1 of slice 1100" in said for said in found.unknown)
+    nics = [nic for record in found.slices.values() for vm in record["vms"] for nic in vm["interfaces"]]
+    assert all(nic["vlan_id"] is None for nic in nics)
+
+
+def test_a_vm_that_two_hosts_show_is_taken_once() -> None:
+    record = a_slice()
+    found = made({WORKER: [disk(record, record["vms"][0])], OTHER: [disk(record, record["vms"][0])]})
+    assert len(found.slices["1000"]["vms"]) == 1
+    assert any(f"whether VM 1001 on {OTHER} is the true one" in one for one in found.unknown)
+
+
+def test_an_operation_that_nobody_can_have_counted_to_is_not_believed() -> None:
+    found = made({WORKER: []}, operation=2**62)
+    assert found.operation == 0 and any(f"the last on {WORKER}" in one for one in found.unknown)
+
+
+@fuzz(80)
+@given(data=st.data())
+def test_whatever_a_mark_file_keeps_records_are_made_that_can_be_stored(data: st.DataObject) -> None:
+    record = a_slice()
+    text = data.draw(changed_json(json.dumps(remembered(record, record["vms"][0]))))
+    lie = json.loads(text)
+    found = made({
+        WORKER: [disk(record, record["vms"][0], record=lie if isinstance(lie, dict) else {})],
+        OTHER: [disk(record, record["vms"][1])],
+    })  # fmt: skip
+    assert 1002 in [vm["vm_id"] for each in found.slices.values() for vm in each["vms"]]
+    assert all(sentence.isprintable() and len(sentence) < 1000 for sentence in found.unknown)
+    assert normalise({"slices": json.loads(json.dumps(found.slices))})["slices"]
