@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from cloudrepo.rebuilt import Rebuilt
 from cloudrepo.remembrance import remembered
 from cloudrepo.settings import Settings
 from cloudrepo.state import normalise
+from cloudrepo.stores import journal as journals
 from database import Database
 from fakes.orchestrator import orchestrator
 from fuzzing import ODD, changed_json, fuzz, plain_words, texts, values, words
@@ -243,6 +245,74 @@ def test_a_variable_is_taken_or_refused(text: str, key: str, tmp_path_factory: p
         Settings.load(tmp_path_factory.getbasetemp() / "none" / "database.yaml", {f"CLOUDREPO_{key}": text})
     except SettingsError as error:
         assert str(error)
+
+
+# -- journals ------------------------------------------------------------------------------------------------
+
+
+def journal_beside(folder: Path) -> tuple[Path, Path]:
+    """A state file and a journal that holds a change of it, as a killed process leaves them."""
+    path = folder / "database.yaml"
+    path.write_text(STATE)
+    db = Database(path)
+    with db.transaction() as data:
+        data["users"]["admin"]["quota_vms"] = 20
+    shutil.copytree(folder, folder / "killed")
+    db.close()
+    return folder / "killed" / "database.yaml", folder / "killed" / "database.yaml.journal"
+
+
+def refused_journal(path: Path) -> str:
+    before = path.read_bytes()
+    with pytest.raises(StateFileError) as caught:
+        Database(path)
+    assert path.read_bytes() == before and caught.value.remedy and str(caught.value).isprintable()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["directory", "pipe"])
+def test_something_else_in_the_place_of_a_journal(what: str, tmp_path: Path) -> None:
+    path, journal = journal_beside(tmp_path)
+    journal.unlink()
+    put(journal, what)
+    assert f"database.yaml.journal cannot be read: it is a {what}, not a file" in refused_journal(path)
+
+
+def test_a_journal_line_of_100_megabytes_is_damage(tmp_path: Path) -> None:
+    path, journal = journal_beside(tmp_path)
+    with journal.open("ab") as file:
+        file.truncate(file.tell() + 100 * 2**20)
+        file.write(b"\n")
+    assert "line 3" in refused_journal(path) and "its checksum is wrong" in refused_journal(path)
+
+
+def test_a_journal_line_that_is_nested_deeply_is_damage(tmp_path: Path) -> None:
+    path, journal = journal_beside(tmp_path)
+    body = b'{"revision":3,"after":2,"put":{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    journal.write_bytes(journal.read_bytes() + body + b',"sum":"' + journals._sum(body) + b'"}\n')
+    assert "line 3" in refused_journal(path) and "not what was written there" in refused_journal(path)
+
+
+@pytest.mark.parametrize("key", ["continues", "revision", "said", "installation", "sections"])
+def test_a_journal_whose_first_line_has_other_values_is_damage(key: str, tmp_path: Path) -> None:
+    path, journal = journal_beside(tmp_path)
+    first, rest = journal.read_bytes().split(b"\n", 1)
+    words = json.loads(first)
+    del words["sum"]
+    words[key] = [1]
+    journal.write_bytes(journals._line(words) + rest)
+    assert "line 1, byte 0: it is not what was written there" in refused_journal(path)
+
+
+@pytest.mark.parametrize("value", [10**400, json.loads("[" * 60 + "]" * 60)], ids=["long", "deep"])
+def test_what_could_not_be_read_again_is_not_stored(value: Any, tmp_path: Path) -> None:
+    path, _journal = journal_beside(tmp_path)
+    db = Database(path)
+    with pytest.raises(StateFileError, match="more than 300 digits, or values are nested more than 48 levels deep"):  # noqa: SIM117
+        with db.transaction() as data:
+            data["slices"]["1000"]["note"] = value
+    db.close()
+    assert "note" not in Database(path).data["slices"]["1000"]
 
 
 # -- names -------------------------------------------------------------------------------------------------

@@ -16,13 +16,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from cloudrepo import bounded_yaml
 from cloudrepo.state import NOT_PLAIN, Key, ShapeError, essence, fingerprint, key_text, restored, text_key
 
 FORMAT = 1
 _SUM_DIGITS = 16
-_SIMPLE = frozenset({str, int, float, bool, type(None)})
+_Kind = TypeVar("_Kind")
+_SIMPLE = frozenset({str, float, bool, type(None)})
+#: What the state file could be read with again: see `bounded_yaml`. A section stands two levels deep in it.
+_BEYOND = 1 << bounded_yaml.MOST_BITS
+_DEEPEST = bounded_yaml.DEEPEST - 2
+_TOO_MUCH = f"a number has more than 300 digits, or values are nested more than {_DEEPEST} levels deep"
 
 
 class JournalDamage(ValueError):
@@ -129,19 +135,28 @@ def header_line(header: Header) -> bytes:
     )
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value comes back from a journal as it is."""
+def is_plain(value: Any, levels: int = _DEEPEST) -> bool:
+    """Whether a value comes back from a journal, and later from the state file, as it is.
+
+    Args:
+        value: of a section.
+        levels: how deep it may be nested.
+    """
     kind = type(value)
+    if kind is int:
+        return bool(-_BEYOND < value < _BEYOND)
     if kind in _SIMPLE:
         return True
+    if levels == 0:
+        return False
     if kind is dict:
         for key, entry in value.items():  # loops, not `all`: this is a tenth of a commit
-            if type(key) is not str or (type(entry) not in _SIMPLE and not is_plain(entry)):
+            if type(key) is not str or (type(entry) not in _SIMPLE and not is_plain(entry, levels - 1)):
                 return False
         return True
     if kind is list:
         for entry in value:  # noqa: SIM110
-            if not is_plain(entry):
+            if not is_plain(entry, levels - 1):
                 return False
         return True
     return False
@@ -151,12 +166,15 @@ def plain(value: Any, where: Iterable[Any] = ()) -> Any:
     """A value as it comes back from a journal: a tuple as a list, and keys as text.
 
     Raises:
-        ShapeError: it does not fit into JSON.
+        ShapeError: it does not fit into JSON, or could not be read from the state file again.
     """
     try:
-        return json.loads(json.dumps(value, check_circular=False))
+        found = json.loads(json.dumps(value, check_circular=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ShapeError(where, NOT_PLAIN) from error
+    if not is_plain(found):
+        raise ShapeError(where, _TOO_MUCH)
+    return found
 
 
 def record_line(revision: int, after: int, changes: Mapping[Key, bytes | None]) -> bytes:
@@ -241,7 +259,7 @@ def read(content: bytes, *, begin: Journal | None = None) -> Journal:
         try:
             end = found.end + stop + 1 - at
             _take(found, _words(content[at:stop]), end, is_first=not found.lines)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problem = str(error) if isinstance(error, _Problem) else "it is not what was written there"
             raise JournalDamage(found.lines + 1, found.end, problem, found) from error
         found.end = end
@@ -278,16 +296,27 @@ def _take(found: Journal, words: Mapping[str, Any], end: int, *, is_first: bool)
         if words.get("journal") != FORMAT:
             raise _Problem("it is no journal of a state file, or one of a newer version")
         found.header = Header(
-            words["continues"], words["revision"], words["said"], words["installation"], words["sections"]
+            _of(str, words["continues"]),
+            _of(int, words["revision"]),
+            _of(int, words["said"]),
+            _of(str, words["installation"]),
+            _of(dict, words["sections"]),
         )
-        found.last = words["revision"]
+        found.last = found.header.revision
     elif "folded" in words:
-        found.folded[words["folded"]] = words["revision"]
+        found.folded[_of(str, words["folded"])] = _of(int, words["revision"])
     elif words["after"] != found.last:
         raise _Problem(f"what comes before it is missing: it follows revision {words['after']}, not {found.last}")
     else:
-        found.last = words["revision"]
+        found.last = _of(int, words["revision"])
         found.records.append(Record(words["revision"], _changes(words.get("put", {}), words.get("gone", ())), end))
+
+
+def _of(kind: type[_Kind], value: Any) -> _Kind:
+    if type(value) is not kind:
+        raise _Problem("it is not what was written there")
+    found: _Kind = value
+    return found
 
 
 def _changes(put: Mapping[str, Any], gone: Iterable[str]) -> dict[Key, bytes | None]:
