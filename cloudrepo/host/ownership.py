@@ -71,6 +71,8 @@ class Owners:
             self.require_bridge(is_closing="fail_mode=secure" in words)
         if step["act"] in ("stop", "signal"):
             self.require_uuids(named)
+        elif step["act"] == "adopt" and _file(step["path"]) is None:
+            self.known.add(step["path"])
         elif step["act"] == "inject":
             self.require_ports(step["frames"])
         elif step["act"] == "write" and step["path"].startswith(f"{self.bounds.base}/base/"):
@@ -170,7 +172,10 @@ class Owners:
     # ── the bridge ──────────────────────────────────────────────────────────────────────────────────────
 
     def require_bridge(self, is_closing: bool) -> None:
-        """A bridge is closed only where no stranger's port is on it, and opened only when no other wants it closed."""
+        """A bridge is closed only where no stranger's port is on it, and opened only when no other wants it closed.
+
+        Where it bears our mark it was closed by us before, and is closed again.
+        """
         mode, ids, ports = _table(
             "--columns=fail_mode,external_ids,ports", "find", "Bridge", f"name={self.bounds.facts['bridge']}"
         )[0]
@@ -184,7 +189,7 @@ class Owners:
         rows = _table("--columns=_uuid,name,external_ids", "list", "Port")
         bare = {name for uuid, name, ids in rows if uuid[1] in here and not dict(ids[1]).get("cloudrepo")}
         bare = {name for name in bare if not self._announces(name)} - {self.bounds.facts["bridge"]}
-        if mode != "secure" and len(bare) > 1:
+        if mode != "secure" and "cloudrepo-" + self.bounds.installation not in keys and len(bare) > 1:
             raise NotAllowed(f"the bridge has ports of others: {', '.join(sorted(bare))}")
 
     def require_ports(self, frames: list[Any]) -> None:
@@ -254,23 +259,31 @@ class Owners:
         return facts.st_uid in {pwd.getpwnam(user).pw_uid for user in self.bounds.facts["users"]}
 
     def require_record(self, step: Any) -> None:
-        """Base images are shared, and so are their records: one that is there is not made another."""
+        """Base images are shared, and so are their records: that of another's image is not made another.
+
+        Where the image itself was gone, and is brought anew in this plan, its old record is of nothing.
+        """
         path = step["path"]
-        if os.path.basename(path).startswith("from-") or _file(path) is None:
+        if os.path.basename(path).startswith("from-") or _file(path) is None or path[: -len(".json")] in self.known:
             return
         with open(path, encoding="utf-8") as file:
-            if file.read(len(step["text"]) + 1) != step["text"]:
-                raise NotAllowed(f"{path} is there already and says something else")
+            is_same = file.read(len(step["text"]) + 1) == step["text"]
+        if not is_same and self._bringer(path) != self.bounds.installation:
+            raise NotAllowed(f"{path} is there already and says something else")
 
     def require_brought(self, path: str) -> None:
         """A base image goes only where its record says that this installation brought it."""
         path = path if path.endswith(".json") else path + ".json"
+        self._require_ours(self._bringer(path), path)
+
+    @staticmethod
+    def _bringer(record: str) -> str:
+        """The installation that brought a base image, by its record; "" when it does not say."""
         try:
-            with open(path, encoding="utf-8") as file:
-                whose = str(json.load(file)["installation"])
+            with open(record, encoding="utf-8") as file:
+                return str(json.load(file)["installation"])
         except (OSError, ValueError, KeyError, TypeError):
-            whose = ""
-        self._require_ours(whose, path)
+            return ""
 
     def _require_ours(self, whose: str, what: str) -> None:
         if whose != self.bounds.installation:

@@ -17,7 +17,7 @@ import yaml
 from cloudrepo.guest_agent import GuestAgent, GuestResult
 from cloudrepo.naming import machine_dir
 from lab.cluster import Lab
-from lab.layout import DEAF_IMAGE_NAME
+from lab.layout import DEAF_IMAGE_NAME, WORKER_USER
 from on_lab import hardened
 from orchestrator_api import OrchestratorAPI, build
 
@@ -69,6 +69,7 @@ class Cluster:
         lab: the hosts.
         folder: where its state file is.
         api: the façade; every worker is discovered.
+        home: what `~` is on a host in the place of images.
     """
 
     def __init__(self, lab: Lab, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
@@ -79,6 +80,7 @@ class Cluster:
         self.image = str(lab.folder.images / "cirros-0.6.2-x86_64-disk.img")
         flavor = {"cores": 1, "ram_gb": 0.125, "disk_gb": 1, "image": self.image}
         wanted: Record = {
+            "host": {"privilege": "helper"},  # the stricter of the two; a test that is about the other says so
             "ssh": {"key": environment["CLOUDREPO_SSH_KEY"]},
             "flavors": {
                 "cirros": flavor,
@@ -92,7 +94,9 @@ class Cluster:
         self.state = folder / "database.yaml"
         self.api: OrchestratorAPI = build(self.state)
         self._apis = [self.api]  # shared with those reborn of it
+        self.home = f"/home/{WORKER_USER}"
         if self.api.settings.host.privilege == "helper":
+            self.home = hardened.HOME
             hardened.prepare(lab, self.api)
         self.api.discovery.discover_all()
 
@@ -162,6 +166,15 @@ class Cluster:
         done = self.lab.host(ip, list(words), timeout=options.pop("timeout", 30), **options)
         assert done.returncode == 0, f"{words} on {ip}: {done.stderr}"
         return done.stdout
+
+    @property
+    def images(self) -> str:
+        """The image folder, as it is on each host."""
+        return f"{self.home}/vm_images"
+
+    def place(self, path: str) -> str:
+        """Where a file of the records is on its host."""
+        return path.replace("~", self.home, 1)
 
     def snapshot(self) -> dict[str, Record]:
         """Everything on each host that a slice could leave behind."""

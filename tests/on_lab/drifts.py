@@ -60,7 +60,7 @@ class Deployed:
         self.vms: Mapping[str, Any] = {vm["name"]: vm for vm in record["vms"]}
         self.vlans = [link["vlan_id"] for link in record["links"]]
         self.run = f"/run/cloudrepo-{self.installation}"
-        self.images = "/home/ubuntu/vm_images"
+        self.images = cluster.images
 
     def mark(self, vm: str, detail: str) -> str:
         return f"cloudrepo/{self.installation}/{self.slice_id}/{self.vms[vm]['vm_id']}/{detail}"
@@ -72,7 +72,7 @@ class Deployed:
         return f"tap_{self.vms[vm]['vm_id']}_{interface}"
 
     def disk(self, vm: str) -> str:
-        return str(self.vms[vm]["qcow_image"]).replace("~", "/home/ubuntu")
+        return self.cluster.place(str(self.vms[vm]["qcow_image"]))
 
     # -- one drift of an object ------------------------------------------------------------------------
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cloudrepo.host.hardening import BOUNDS
-from cloudrepo.host.message import HELPER, HELPERS_HOME
+from cloudrepo.host.message import HELPERS_HOME
 from control import hardening
 from lab.cluster import Lab
-from lab.layout import ADMIN_USER, WORKER_USER
 from orchestrator_api import OrchestratorAPI
 
 HOME = HELPERS_HOME  # what `~` is in the place of images
@@ -28,24 +28,27 @@ def on_disk(lab: Lab, ip: str, path: str) -> Path:
 
 
 def prepare(lab: Lab, api: OrchestratorAPI) -> None:
-    """Prepare all hosts for an installation: the first time as a person does it, then by its one file."""
-    for host in lab.status().hosts:
-        if host.state != "up":
-            continue
-        if not on_disk(lab, host.address, HELPER).exists():
-            done, answer = api.harden_worker(host.address, admin=ADMIN_USER)
-            assert done, answer
-            continue
-        bounds = {**hardening.bounds(api.context, host.address), "home": f"/home/{WORKER_USER}"}
-        on_disk(lab, host.address, bounds_file(api)).write_text(json.dumps(bounds))
+    """Prepare all hosts for an installation, as root there who was given what `worker harden --print` prints."""
+    _have_root_run(lab, api, undo=False)
 
 
 def forget(lab: Lab, api: OrchestratorAPI) -> None:
-    """Take away what the hosts have for an installation."""
-    for host in lab.status().hosts:
-        if on_disk(lab, host.address, bounds_file(api)).exists():
-            done, answer = api.harden_worker(host.address, admin=ADMIN_USER, undo=True)
-            assert done, answer
+    """Take away what the hosts have for an installation; with the last one, sudo is as it was."""
+    _have_root_run(lab, api, undo=True)
+
+
+def _have_root_run(lab: Lab, api: OrchestratorAPI, *, undo: bool) -> None:
+    def on(ip: str) -> None:
+        text = hardening.script(api.context, ip, undo=undo)
+        done = lab.host(ip, ["/usr/bin/python3", "-I", "-"], input=text, timeout=60)
+        answer = json.loads(done.stdout)
+        assert done.returncode == 0 and "refused" not in answer, f"{ip}: {done.stderr}{answer}"
+
+    here = [host.address for host in lab.status().hosts if host.state == "up"]
+    if undo:
+        here = [ip for ip in here if on_disk(lab, ip, bounds_file(api)).exists()]
+    with ThreadPoolExecutor(max(1, len(here))) as pool:
+        list(pool.map(on, here))
 
 
 def bounds_file(api: Any) -> str:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.lab
 
 FIRST, SECOND = HOSTS[:2]
 FOLDER = "/home/ubuntu/vm_images"
+SUDO = {"privilege": "sudo"}  # for what is about the account, its home or its sudo
 
 
 def records(cluster: Cluster) -> tuple[Any, ...]:
@@ -103,12 +104,12 @@ def full_disk(lab: Lab, ip: str) -> Iterator[None]:
 @pytest.mark.cost(seconds=6)
 def test_a_disk_that_is_full(lab: Lab, clusters: Callable[..., Cluster]) -> None:
     with full_disk(lab, FIRST):
-        cluster = clusters(scheduler={"capacity": "off"})
+        cluster = clusters(scheduler={"capacity": "off"}, host=SUDO)
         made = cluster.slice()
         message = refused_whole(cluster, "add_vm_to_slice", "admin", made["id"], "vm1", "cirros", 1)
         assert message.startswith(FIRST) and "free" in message
     with full_disk(lab, FIRST):
-        cautious = clusters()
+        cautious = clusters(host=SUDO)
         made = cautious.slice("vm1")
         assert cautious.vm(made["vm1"])["worker_ip"] == SECOND
         cautious.ok("delete_slice", "admin", made["id"])
@@ -120,7 +121,7 @@ def test_no_key_and_the_wrong_user(clusters: Callable[..., Cluster], tmp_path: P
         ({"key": str(tmp_path / "no-key")}, ("there is no private key", "ssh-keygen -t ed25519")),
         ({"user": "nobody-here"}, ("nobody-here@10.0.10.1", "lets none of our keys in", "ssh-copy-id")),
     ):
-        cluster = clusters(ssh=ssh)
+        cluster = clusters(ssh=ssh, host=SUDO)
         made = cluster.slice()
         message = refused_whole(cluster, "add_vm_to_slice", "admin", made["id"], "vm1", "cirros", 1)
         assert FIRST in message and SECOND in message
@@ -168,12 +169,12 @@ def test_a_host_that_cannot_take_messages(
     lab: Lab, clusters: Callable[..., Cluster], fault: Callable[[Lab, str], Any], words: tuple[str, ...]
 ) -> None:
     """Discovery leaves it out and says why; a slice that is there already cannot be deployed, and says why."""
-    cluster = clusters()
+    cluster = clusters(host=SUDO)
     made = linked(cluster)
     cluster.api.executor.close()  # a runner that waits there already would not notice
     with fault(lab, SECOND):
         message = cluster.refused("deploy_slice", "admin", made["id"])
-        newcomer = clusters()
+        newcomer = clusters(host=SUDO)
         reason = newcomer.api.discovery.down_reasons()[SECOND]
     for text in (one_sentence(message), one_sentence(reason)):
         assert text.startswith(SECOND), text

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.lab
 
 MIB = 1024**2
 SIZE = 48 * MIB
-FOLDER = "/home/ubuntu/vm_images"
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def watch_uploads(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[Upl
 
 def bases(cluster: Cluster, ip: str) -> str:
     """What stands in the store of base images."""
-    return cluster.lab.host(ip, ["find", f"{FOLDER}/base", "-name", "*noise*"]).stdout
+    return cluster.lab.host(ip, ["find", f"{cluster.images}/base", "-name", "*noise*"]).stdout
 
 
 @pytest.mark.cost(seconds=20)
@@ -75,7 +74,7 @@ def test_a_copy_that_is_cut_is_never_used_and_goes_on_where_it_ended(
     found = store.ensure(ip, str(image))
     assert arrived[0].sent <= 0.45 * SIZE and arrived[0].sent + arrived[0].resumed_from == SIZE
     assert cluster.host(ip, "sha256sum", found.path_on_host).split()[0] == found.sha256
-    assert cluster.host(ip, "find", FOLDER, "-name", "*.part") == ""
+    assert cluster.host(ip, "find", cluster.images, "-name", "*.part") == ""
 
     # Damaged where it stands, at the same size: it is noticed, and brought anew.
     cluster.host(ip, "sh", "-c", 'printf damaged | dd of="$1" conv=notrunc 2>/dev/null', "sh", found.path_on_host)
@@ -99,7 +98,7 @@ def test_what_arrived_of_a_cut_copy_is_checked_before_it_is_used(
 
     with pytest.raises(HostError):
         store.ensure(ip, str(image), progress=cut_early)
-    part = cluster.host(ip, "find", FOLDER, "-name", "*.part").strip()
+    part = cluster.host(ip, "find", cluster.images, "-name", "*.part").strip()
     cluster.host(ip, "sh", "-c", 'printf damaged | dd of="$1" conv=notrunc 2>/dev/null', "sh", part)
     found = store.ensure(ip, str(image))
     assert (arrived[0].resumed_from, arrived[0].sent) == (0, SIZE)
@@ -120,7 +119,7 @@ def test_hosts_get_their_copies_at_the_same_time(cluster: Cluster, image: Path) 
     assert len(digests) == 1
     assert max(times[0] for times in seen.values()) < min(times[-1] for times in seen.values())
     for ip in HOSTS:
-        cluster.host(ip, "find", f"{FOLDER}/base", "-name", "*noise*", "-delete")
+        cluster.host(ip, "find", f"{cluster.images}/base", "-name", "*noise*", "-delete")
 
 
 @pytest.mark.cost(seconds=8)
@@ -130,9 +129,9 @@ def test_an_image_that_only_the_worker_has_is_used_and_said(clusters: Callable[.
     cluster.ok(
         "remove_vm", "admin", (first := cluster.slice("brings"))["id"], first["brings"]
     )  # the lab's image is there
-    own = f"{FOLDER}/own.img"
+    own = f"{cluster.images}/own.img"
     cluster.host(
-        ip, "sh", "-c", f'cp {FOLDER}/base/*cirros*.img "$1" && chown ubuntu "$1" && chmod 644 "$1"', "sh", own
+        ip, "sh", "-c", f'cp {cluster.images}/base/*cirros*.img "$1" && chown ubuntu "$1" && chmod 644 "$1"', "sh", own
     )
     try:
         alone = clusters(

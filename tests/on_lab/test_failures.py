@@ -54,7 +54,7 @@ def foreign_namespace(cluster: Cluster, made: Record) -> Iterator[None]:
 
 
 def damaged_disk(cluster: Cluster, made: Record) -> AbstractContextManager[None]:
-    return faults.damaged_file(cluster.lab, SECOND, "/home/ubuntu/vm_images/vm2_img.qcow2")
+    return faults.damaged_file(cluster.lab, SECOND, f"{cluster.images}/vm2_img.qcow2")
 
 
 def screen_taken(cluster: Cluster, made: Record) -> AbstractContextManager[None]:

@@ -13,11 +13,9 @@ from on_lab.cluster import HOSTS, Cluster
 
 pytestmark = pytest.mark.lab
 
-FOLDER = "/home/ubuntu/vm_images"
-
 
 def copies(cluster: Cluster, ip: str) -> list[str]:
-    return cluster.host(ip, "find", "/home/ubuntu", "-name", "*-added.qcow2*").split()
+    return cluster.host(ip, "find", cluster.home, "-name", "*-added.qcow2*").split()
 
 
 @pytest.mark.cost(seconds=25)
@@ -28,8 +26,8 @@ def test_an_added_image_is_brought_used_and_removed(clusters: Callable[..., Clus
     image = cluster.ok("add_image", "admin", "added", str(file))
     made = {"id": cluster.ok("create_slice", "admin", "on it")["slice_id"]}
     vm = cluster.ok("add_vm_to_slice", "admin", made["id"], "vm1", "cirros", 0, image="added")
-    ip, base = vm["worker_ip"], f"{FOLDER}/base/{image['sha256'][:16]}-added.qcow2"
-    disk = vm["qcow_image"].replace("~", "/home/ubuntu")
+    ip, base = vm["worker_ip"], f"{cluster.images}/base/{image['sha256'][:16]}-added.qcow2"
+    disk = cluster.place(vm["qcow_image"])
     info = json.loads(cluster.host(ip, "qemu-img", "info", "--output=json", "-U", disk))
     assert (info["full-backing-filename"], info["backing-filename-format"]) == (base, image["format"])
     assert cluster.ok("list_images", None, look=True)["images"][0]["workers"] == [ip]

@@ -65,8 +65,8 @@ class Scene:
         """What is on the hosts, disks of VMs included."""
         found = self.cluster.snapshot()
         for ip, kinds in found.items():
-            folder = f"/home/ubuntu/vm_images/.cloudrepo-{self.cluster.api.site.installation}"
-            look = 'cd /home/ubuntu/vm_images; ls -d ./*_img.qcow2 "$1"/vm-* 2>/dev/null; true'
+            folder = f"{self.cluster.images}/.cloudrepo-{self.cluster.api.site.installation}"
+            look = f'cd {self.cluster.images}; ls -d ./*_img.qcow2 "$1"/vm-* 2>/dev/null; true'
             kinds["disks"] = self.cluster.host(ip, "sh", "-c", look, "sh", folder).split()
         return found
 

@@ -172,7 +172,7 @@ def test_flavors_come_from_settings_and_disks_have_their_size(lab: Lab, clusters
     sizes = {}
     for name, flavor in (("a", "documented"), ("b", "tiny"), ("c", "cirros")):
         vm = cluster.ok("add_vm_to_slice", "admin", slice_id, name, flavor, 1)
-        path = vm["qcow_image"].replace("~", "/home/ubuntu")
+        path = cluster.place(vm["qcow_image"])
         said = cluster.host(vm["worker_ip"], "qemu-img", "info", "-U", path)
         sizes[flavor] = int(said.split("virtual size: ")[1].split("(")[1].split()[0])
         assert (vm["flavor"], vm["cores"], vm["ram_gb"]) == (flavor, 1, 0.5 if flavor == "documented" else 0.125)

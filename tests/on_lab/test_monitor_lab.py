@@ -236,7 +236,7 @@ def test_load_is_what_a_loaded_host_says_of_itself(monitored: Monitored, made: R
     lines = cluster.host(FIRST, "cat", "/proc/meminfo").splitlines()
     sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
     assert found["ram_gb"] == pytest.approx((sizes["MemTotal"] - sizes["MemAvailable"]) / 1024**2, rel=0.1, abs=0.1)
-    used = cluster.host(FIRST, "df", "-B1", "--output=size,avail", "/home/ubuntu/vm_images").splitlines()[1].split()
+    used = cluster.host(FIRST, "df", "-B1", "--output=size,avail", cluster.images).splitlines()[1].split()
     assert found["disk_gb"] == pytest.approx((int(used[0]) - int(used[1])) / 1024**3, rel=0.1, abs=0.1)
 
 

@@ -104,7 +104,7 @@ def test_equal_names_on_one_worker_are_two_machines_with_disks_of_their_own(pair
         assert one["vnc_port"] != two["vnc_port"]
         for vm in (one, two):
             line = cluster.host(vm["worker_ip"], "cat", f"/proc/{vm['pid']}/cmdline")
-            assert f"file=/home/ubuntu/{vm['qcow_image'].removeprefix('~/')}," in line
+            assert f"file={cluster.place(vm['qcow_image'])}," in line
 
 
 @pytest.mark.cost(seconds=5)

@@ -23,7 +23,7 @@ def _placed(cluster: Cluster, slice_id: int) -> list[str]:
 
 
 def _disks(cluster: Cluster, ip: str) -> int:
-    return cluster.host(ip, "ls", "/home/ubuntu/vm_images").count("_img.qcow2")
+    return cluster.host(ip, "ls", cluster.images).count("_img.qcow2")
 
 
 @pytest.mark.cost(seconds=2)

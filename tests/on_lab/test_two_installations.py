@@ -11,7 +11,6 @@ from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences
 pytestmark = pytest.mark.lab
 
 FIRST, SECOND = HOSTS[:2]
-DISK = "/home/ubuntu/vm_images/vm1_img.qcow2"
 
 
 def linked(cluster: Cluster) -> Record:
@@ -117,13 +116,14 @@ def test_a_tap_made_by_hand_under_our_name_is_never_touched(cluster: Cluster) ->
 
 @pytest.mark.cost(seconds=6)
 def test_a_foreign_file_under_the_name_of_a_disk_is_kept(cluster: Cluster) -> None:
-    cluster.host(FIRST, "sh", "-c", 'mkdir -p "${1%/*}" && echo precious > "$1"', "sh", DISK)
+    disk = f"{cluster.images}/vm1_img.qcow2"
+    cluster.host(FIRST, "sh", "-c", 'mkdir -p "${1%/*}" && echo precious > "$1"', "sh", disk)
     try:
         made = cluster.slice("vm1")
         assert cluster.vm(made["vm1"])["qcow_image"] == f"~/vm_images/{made['id']}_vm1_img.qcow2"
         cluster.ok("deploy_slice", "admin", made["id"])
         cluster.ok("delete_slice", "admin", made["id"])
         cluster.ok("cleanup")
-        assert cluster.host(FIRST, "cat", DISK) == "precious\n"
+        assert cluster.host(FIRST, "cat", disk) == "precious\n"
     finally:
-        cluster.host(FIRST, "rm", DISK)
+        cluster.host(FIRST, "rm", disk)
