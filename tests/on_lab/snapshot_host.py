@@ -15,7 +15,7 @@ UNINTERESTING = re.compile(
     r"/vm_images(/|$)|/run/(sudo|sshd|utmp|user|lock|shm)|/openvswitch/.*(db|lock|ctl|log)"
     r"|/var/lib/cloudrepo$|\.ssh|\.sudo_as_admin|/var/lib/(dpkg|apt)"
 )
-OUR_TOOLS = ("ovs-", "sshd", "sh", "bash", "python3", "sleep", "nsenter", "sudo")
+OUR_TOOLS = ("ovs-", "sshd", "sh", "bash", "python3", "helper", "sleep", "nsenter", "sudo")
 
 
 def lines(*words: str) -> list[str]:
