@@ -80,7 +80,6 @@ class Cluster:
         self.image = str(lab.folder.images / "cirros-0.6.2-x86_64-disk.img")
         flavor = {"cores": 1, "ram_gb": 0.125, "disk_gb": 1, "image": self.image}
         wanted: Record = {
-            "host": {"privilege": "helper"},  # the stricter of the two; a test that is about the other says so
             "ssh": {"key": environment["CLOUDREPO_SSH_KEY"]},
             "flavors": {
                 "cirros": flavor,

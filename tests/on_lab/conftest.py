@@ -23,12 +23,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab.down(purge=True)
 
 
-def _installations(lab: Lab, folder: Path) -> Iterator[Callable[..., Cluster]]:
-    """Makes installations on the lab; afterwards the hosts are compared with what they were before."""
+def _installations(lab: Lab, folder: Path, module: Any) -> Iterator[Callable[..., Cluster]]:
+    """Makes installations on the lab; afterwards the hosts are compared with what they were before.
+
+    Their hosts have the helper, the stricter of the two ways, unless the module's `PRIVILEGE` says `sudo`.
+    """
     made: list[Cluster] = []
+    usual = {"host": {"privilege": getattr(module, "PRIVILEGE", "helper")}}
 
     def make(**settings: Any) -> Cluster:
-        made.append(Cluster(lab, folder / f"installation{len(made)}", settings))
+        made.append(Cluster(lab, folder / f"installation{len(made)}", {**usual, **settings}))
         return made[-1]
 
     before = snapshot(lab)
@@ -40,15 +44,17 @@ def _installations(lab: Lab, folder: Path) -> Iterator[Callable[..., Cluster]]:
 
 
 @pytest.fixture
-def clusters(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+def clusters(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Installations for one test, by settings."""
-    yield from _installations(lab, tmp_path)
+    yield from _installations(lab, tmp_path, request.module)
 
 
 @pytest.fixture(scope="module")
-def module_clusters(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cluster]]:
+def module_clusters(
+    request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Cluster]]:
     """Installations for all tests of a module: a slice is deployed once and looked at from many sides."""
-    yield from _installations(lab, tmp_path_factory.mktemp("module"))
+    yield from _installations(lab, tmp_path_factory.mktemp("module"), request.module)
 
 
 @pytest.fixture

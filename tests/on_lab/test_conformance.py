@@ -12,6 +12,7 @@ from simulated.conformance import life, told_to
 from simulated.world import World, install
 
 pytestmark = pytest.mark.lab
+PRIVILEGE = "sudo"  # the story is that of one installation of a fixed name
 
 
 @pytest.mark.cost(seconds=6)
