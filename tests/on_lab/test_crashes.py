@@ -19,6 +19,7 @@ from on_lab import faults
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences, wait_until
 
 pytestmark = pytest.mark.lab
+PRIVILEGE = "sudo"
 
 FIRST, SECOND = HOSTS[:2]
 

@@ -23,6 +23,7 @@ from on_lab.faults import cut_off
 from on_lab.seeds import SEEDS, Lesson
 
 pytestmark = pytest.mark.lab
+PRIVILEGE = "sudo"
 
 
 @pytest.fixture(scope="module")
