@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from cloudrepo.commands import iptables
 from cloudrepo.commands.iptables import Rule
 from cloudrepo.errors import HostError
-from cloudrepo.naming import INTERNET_VLAN, Mark, gateway_port
+from cloudrepo.naming import INTERNET_VLAN, Mark, gateway_port, is_gateway_port
 from cloudrepo.resources import Firewall, HostFacts
 from cloudrepo.settings import Settings
 
@@ -63,10 +63,11 @@ def closed_networks(cidr: str, settings: Settings, facts: HostFacts, guarded: Se
 
     That is VLAN 400 itself, every network the node is connected to (that of its uplink too: the internet lies behind
     the next hop, not beside it), the hosts of the cluster wherever they are, and `network.deny`.
+
+    Gateways of links are left out. They belong into namespaces of their own; rules made while one stands in the node's
+    would differ again as soon as it is put back. Nothing is opened by that: only the uplink is a way out.
     """
-    connected = [
-        one for device, networks in facts.connected.items() if device != gateway_port(INTERNET_VLAN) for one in networks
-    ]
+    connected = [one for device, networks in facts.connected.items() if not is_gateway_port(device) for one in networks]
     texts = {cidr, *connected, *guarded, *settings.network.deny}
     found = {ipaddress.IPv4Network(text, strict=False) for text in texts}
     return sorted(one for one in found if not any(one != other and one.subnet_of(other) for other in found))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 INTERNET_VLAN = 400
 HIGHEST_METER = 0xFFFF0000  # OFPM_MAX, OpenFlow 1.3.5, A.3.4.4
+_GATEWAY_PORT = re.compile(r"gw_vlan[0-9]{1,4}\Z", re.ASCII)
 _INTERFACE = re.compile(r"eth(0|[1-9][0-9]{0,2})\Z", re.ASCII)
 MAX_LINK_NAME = 15  # IFNAMSIZ - 1, linux/if.h
 MARK_KEY = "cloudrepo"  # the key in OVS external_ids
@@ -106,6 +107,11 @@ def require_device(name: str) -> str:
 def gateway_port(vlan_id: int) -> str:
     """The documented name of a VLAN's gateway port."""
     return f"gw_vlan{vlan_id}"
+
+
+def is_gateway_port(device: str) -> bool:
+    """Whether a device has the documented name of a VLAN's gateway port."""
+    return _GATEWAY_PORT.match(device) is not None
 
 
 def dhcp_port(vlan_id: int) -> str:

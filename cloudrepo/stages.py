@@ -239,6 +239,8 @@ class StageBuilder:
         if lines:
             label = f"add {_named('device', [*fresh, *taps])}"
             steps.append(self._run("devices:add", label, iproute.batch(), iproute.batch_text(lines)))
+        if taps:  # before a guest is there that could announce a prefix
+            steps.append(self._without_ipv6("devices", [tap.device for tap in taps]))
         closures, flows = new.of(Closure), new.of(Flows)
         if ports or closures:
             label = f"add {_named('port', ports)}" if ports else f"close {self.host.bridge}"
@@ -294,7 +296,7 @@ class StageBuilder:
             steps += self._moves(space, new)
             if lines and not space:
                 steps.append(
-                    self._without_ipv6([address.device for address in new.of(Address) if not address.namespace])
+                    self._without_ipv6("node", [address.device for address in new.of(Address) if not address.namespace])
                 )
             if lines:
                 label = f"set addresses of {space or 'the node'}"
@@ -319,13 +321,13 @@ class StageBuilder:
             return []
         return [self._run(f"{space}:move", f"move ports to {space}", iproute.batch(), iproute.batch_text(moves))]
 
-    def _without_ipv6(self, devices: list[str]) -> Step:
-        """Close the node's own gateway ports to IPv6, which no rule of ours filters, before they are up.
+    def _without_ipv6(self, lane: str, devices: list[str]) -> Step:
+        """Close the node's own gateway ports, or a worker's ends of TAPs, to IPv6, which no rule of ours filters.
 
-        `-e`: a node without IPv6 has no such switch, and needs none.
+        `-e`: a host without IPv6 has no such switch, and needs none.
         """
         words = ("sysctl", "-qew", *(f"net/ipv6/conf/{device}/disable_ipv6=1" for device in devices))
-        return self._run("node:no-ipv6", f"close {', '.join(devices)} to IPv6", words)
+        return self._run(f"{lane}:no-ipv6", f"close {', '.join(devices)} to IPv6", words)
 
     def _serve(self, server: DhcpServer, *, only_hosts: bool) -> list[Step]:
         lane, directory = server.namespace, server_dir(self.host.installation, server.vlan_id)

@@ -1,4 +1,4 @@
-"""The guest's initramfs: busybox, a few drivers, the guest agent and our scripts."""
+"""The guest's initramfs: busybox, perl, a few drivers, the guest agent and our scripts."""
 
 import gzip
 import shutil
@@ -11,6 +11,8 @@ _BUSYBOX = Path("/bin/busybox")
 # Scripts run under dash: busybox's shell runs its own programs whatever PATH says, so no
 # script of ours could stand in for one that is broken.
 _SHELL = Path("/bin/dash")
+# Without its library: a language in which a guest can send any frame and ask many ports at once.
+_PERL = Path("/usr/bin/perl")
 _AGENT = "usr/sbin/qemu-ga"
 
 # In the order of their needs.  The power button is ``button``, heard through ``evdev``.
@@ -50,6 +52,8 @@ def build_initramfs(work: Path, scripts: Path, tree: Path) -> Path:
     for name in _FOLDERS:
         (root / name).mkdir(parents=True, exist_ok=True)
     _add_busybox(root)
+    shutil.copy2(_PERL, root / "usr/bin/perl")
+    _copy_libraries(_PERL, root)
     _add_modules(root, tree)
     _add_agent(root, tree)
     # Our files last: they win over programs of the same name.

@@ -321,6 +321,12 @@ MUTATIONS: dict[str, tuple[str, Mutation, str, str]] = {
         "TAP tap_1001_eth1",
         "changed owner=nobody",
     ),
+    "TAP with an address by a guest's router advertisement": (
+        WORKER,
+        lambda h, s: h.devices["tap_1001_eth1"].addresses.append("fd66::5054:ff:fe00:1/64"),
+        "TAP tap_1001_eth1",
+        "changed the host=answers on it",
+    ),
     "alias gone": (
         WORKER,
         lambda h, s: setattr(h.devices["tap_1001_eth1"], "alias", ""),
@@ -389,6 +395,12 @@ MUTATIONS: dict[str, tuple[str, Mutation, str, str]] = {
         lambda h, s: h.devices[f"gw_vlan{VLAN}"].addresses.clear(),
         f"address gw_vlan{VLAN} in ns-dhcp-vlan{VLAN}",
         "changed addresses=none",
+    ),
+    "gateway in the node's own namespace": (
+        NODE,
+        lambda h, s: setattr(h.devices[f"gw_vlan{VLAN}"], "namespace", ""),
+        f"address gw_vlan{VLAN} in ns-dhcp-vlan{VLAN}",
+        "changed namespace=the node's own",
     ),
     "dnsmasq killed": (
         NODE,

@@ -134,6 +134,16 @@ def test_no_network_that_the_node_is_connected_to() -> None:
         assert not goes_out(to, by="docker0") and not goes_out(to, by="up0"), to
 
 
+def test_a_links_gateway_in_the_nodes_namespace_changes_no_rule_and_is_no_way() -> None:
+    """It is put back into its own, and rules that named its network would have to change once more."""
+    strayed = replace(OWN, connected={**OWN.connected, "gw_vlan388": ("192.168.132.0/24",)})
+    assert rules(strayed) == rules()
+    assert not goes_out("192.168.132.101", strayed, by="gw_vlan388")
+    assert not comes_in("192.168.132.1", strayed)
+    for device in ("gw_vlan388x", "gw_vlan", "my_gw_vlan388"):  # others' networks are closed
+        assert rules(replace(OWN, connected={**OWN.connected, device: ("192.168.132.0/24",)})) != rules(), device
+
+
 def test_a_worker_on_a_network_that_is_routed_is_closed_by_its_address() -> None:
     assert "-d 10.77.0.9/32 -i gw_vlan400 -j DROP" in chain(FORWARD, guarded=("10.77.0.9",))
     assert not accepts(

@@ -68,7 +68,7 @@ def test_making_goes_from_the_wires_inwards() -> None:
     found = made(wanted())
     assert list(found) == ["announce", "NAT", "devices", "servers", "forwarding", "machines"]
     names = [step.name for step in found["devices"].steps]
-    assert names == ["devices:add", "ports:add"]
+    assert names == ["devices:add", "devices:no-ipv6", "ports:add"]
 
 
 def test_taking_away_goes_from_the_machine_outwards() -> None:
@@ -132,6 +132,14 @@ def test_one_transaction_for_all_ports_and_one_batch_for_all_devices() -> None:
         and batch.stdin.count("link set") == 4
         and batch.stdin.count("netns delete") == 3
     )
+
+
+def test_the_hosts_end_of_a_tap_speaks_no_ipv6_and_that_before_it_is_on_the_bridge() -> None:
+    """Else a guest that announces itself as a router gives the worker an address beside it."""
+    names = [step.name for step in every(made(wanted()))]
+    assert names.index("devices:add") < names.index("devices:no-ipv6") < names.index("ports:add")
+    closed = [word for run in runs(made(wanted()), "sysctl") for word in run.words if "/tap_" in word]
+    assert closed and all(word.startswith("net/ipv6/conf/tap_") and word.endswith("/disable_ipv6=1") for word in closed)
 
 
 def test_internal_ports_go_with_their_port_and_not_by_ip() -> None:

@@ -41,7 +41,8 @@ def add_tap(tap: Tap) -> list[Line]:
     """A TAP of the account QEMU runs as, marked and up.
 
     The host itself stays silent on it: no IPv6 address of its own, and no answer to a guest's ARP (with
-    the userspace datapath the kernel hears every frame a guest sends).
+    the userspace datapath the kernel hears every frame a guest sends). A guest that is a router could still
+    give it an address; so IPv6 is switched off there as well, by a step of its own.
     """
     device = ("dev", tap.device)
     return [
@@ -122,7 +123,7 @@ def parse_taps(text: str) -> list[Tap]:
             device=row["ifname"],
             user=str(row["linkinfo"]["info_data"].get("user", "")),
             is_up="UP" in row["flags"],
-            is_silent="NOARP" in row["flags"] and not any(one["family"] == "inet" for one in row["addr_info"]),
+            is_silent="NOARP" in row["flags"] and not row["addr_info"],
             is_held="LOWER_UP" in row["flags"] or "UP" not in row["flags"],  # one that is down does not say
             mark=parse_mark(row.get("ifalias")),
         )

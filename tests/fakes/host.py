@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -312,6 +313,9 @@ class ModelHost:
                 return self.files[path]
             case ("sysctl", "-qw" | "-qew", *settings):
                 self.switches.update(dict(one.split("=") for one in settings))
+                for name, device in self.devices.items():
+                    if f"net/ipv6/conf/{name}/disable_ipv6=1" in settings:
+                        device.addresses = [one for one in device.addresses if ":" not in one]
                 return ""
         raise Refusal(f"{words[0]}: not found")
 
@@ -552,6 +556,10 @@ class ModelHost:
 
     def _routes(self) -> str:
         rows: list[dict[str, Any]] = [{"dst": "203.0.113.0/24", "dev": "up0", "protocol": "kernel"}]
+        for name, device in self.devices.items():
+            if device.is_up and not device.namespace:
+                networks = [str(ipaddress.IPv4Interface(one).network) for one in device.addresses if ":" not in one]
+                rows += [{"dst": network, "dev": name, "protocol": "kernel"} for network in networks]
         if self.next_hop:
             rows.append({"dst": "default", "gateway": self.next_hop, "dev": "up0"})
         return json.dumps(rows)
@@ -692,7 +700,11 @@ def _row(name: str, device: Device, datapath: str, *, is_held: bool) -> dict[str
         "ifname": name,
         "flags": ["BROADCAST", *(name for name, is_set in flags.items() if is_set)],
         "addr_info": [
-            {"family": "inet", "local": cidr.split("/")[0], "prefixlen": int(cidr.split("/")[1])}
+            {
+                "family": "inet6" if ":" in cidr else "inet",
+                "local": cidr.split("/")[0],
+                "prefixlen": int(cidr.split("/")[1]),
+            }
             for cidr in device.addresses
         ],
     }

@@ -86,3 +86,8 @@ def checksum(data: bytes) -> int:
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def text6(packed: bytes) -> str:
+    """Sixteen bytes as an IPv6 address."""
+    return str(ipaddress.IPv6Address(packed))
