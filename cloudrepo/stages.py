@@ -239,8 +239,10 @@ class StageBuilder:
         if lines:
             label = f"add {_named('device', [*fresh, *taps])}"
             steps.append(self._run("devices:add", label, iproute.batch(), iproute.batch_text(lines)))
-        if taps:  # before a guest is there that could announce a prefix
+        if taps:  # up last of all: what a crash leaves between these steps is down, and set right again
             steps.append(self._without_ipv6("devices", [tap.device for tap in taps]))
+            up = iproute.batch_text(iproute.set_up(tap.device) for tap in taps)
+            steps.append(self._run("devices:up", f"set up {_named('device', taps)}", iproute.batch(), up))
         closures, flows = new.of(Closure), new.of(Flows)
         if ports or closures:
             label = f"add {_named('port', ports)}" if ports else f"close {self.host.bridge}"

@@ -68,7 +68,7 @@ def test_making_goes_from_the_wires_inwards() -> None:
     found = made(wanted())
     assert list(found) == ["announce", "NAT", "devices", "servers", "forwarding", "machines"]
     names = [step.name for step in found["devices"].steps]
-    assert names == ["devices:add", "devices:no-ipv6", "ports:add"]
+    assert names == ["devices:add", "devices:no-ipv6", "devices:up", "ports:add"]
 
 
 def test_taking_away_goes_from_the_machine_outwards() -> None:
@@ -134,10 +134,12 @@ def test_one_transaction_for_all_ports_and_one_batch_for_all_devices() -> None:
     )
 
 
-def test_the_hosts_end_of_a_tap_speaks_no_ipv6_and_that_before_it_is_on_the_bridge() -> None:
+def test_the_hosts_end_of_a_tap_speaks_no_ipv6_and_that_before_it_is_up() -> None:
     """Else a guest that announces itself as a router gives the worker an address beside it."""
+    added, *_, up = [run.stdin for run in runs(made(wanted()), "ip") if "tap_" in run.stdin]
+    assert " up" not in added and up.count(" up\n") == up.count("\n") == added.count("tuntap add")
     names = [step.name for step in every(made(wanted()))]
-    assert names.index("devices:add") < names.index("devices:no-ipv6") < names.index("ports:add")
+    assert names.index("devices:no-ipv6") < names.index("devices:up")
     closed = [word for run in runs(made(wanted()), "sysctl") for word in run.words if "/tap_" in word]
     assert closed and all(word.startswith("net/ipv6/conf/tap_") and word.endswith("/disable_ipv6=1") for word in closed)
 
@@ -189,9 +191,9 @@ def test_a_port_is_retagged_in_place() -> None:
 
 def test_a_tap_is_set_right_in_place_unless_its_account_differs() -> None:
     tap: Tap = pick(Tap)
-    (batch,) = runs(stages([Change(wanted=tap, seen=replace(tap, is_up=False))]), "ip")
-    assert "tuntap" not in batch.stdin and "up" in batch.stdin
-    away, new = runs(stages([Change(wanted=tap, seen=replace(tap, user="root"))]), "ip")
+    right, up = runs(stages([Change(wanted=tap, seen=replace(tap, is_up=False))]), "ip")
+    assert "tuntap" not in right.stdin and up.stdin == f"link set dev {tap.device} up\n"
+    away, new, _up = runs(stages([Change(wanted=tap, seen=replace(tap, user="root"))]), "ip")
     assert "link delete" in away.stdin and "tuntap add" in new.stdin
 
 

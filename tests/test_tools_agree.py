@@ -82,7 +82,7 @@ def test_ip_takes_our_taps_and_shows_them_as_we_read_them() -> None:
     """An account that exists, a mark as alias, ARP off, and up; then gone again."""
     tap = Tap(device="tap_1001_eth0", user="nobody", mark=mark(1000, 1001, "eth0"))
     *made, gone = apart(
-        (iproute.batch(), iproute.batch_text(iproute.add_tap(tap))),
+        (iproute.batch(), iproute.batch_text([*iproute.add_tap(tap), iproute.set_up(tap.device)])),
         run(*iproute.list_addresses()),
         (iproute.batch(), iproute.batch_text([iproute.delete_link(tap.device)])),
         run(*iproute.list_addresses()),
@@ -97,7 +97,10 @@ def test_ip_removes_several_taps_as_a_group_and_no_other() -> None:
     """The group holds exactly the named devices."""
     taps = [Tap(device=f"tap_1001_eth{n}", user="nobody", mark=mark(1000, 1001, f"eth{n}")) for n in range(3)]
     answers = apart(
-        (iproute.batch(), iproute.batch_text(line for tap in taps for line in iproute.add_tap(tap))),
+        (
+            iproute.batch(),
+            iproute.batch_text(line for tap in taps for line in (*iproute.add_tap(tap), iproute.set_up(tap.device))),
+        ),
         (iproute.batch(), iproute.batch_text(iproute.delete_links([taps[0].device, taps[2].device]))),
         run(*iproute.list_addresses()),
     )

@@ -38,11 +38,11 @@ def batch_text(lines: Iterable[Line]) -> str:
 
 
 def add_tap(tap: Tap) -> list[Line]:
-    """A TAP of the account QEMU runs as, marked and up.
+    """A TAP of the account QEMU runs as, marked, and down until `set_up`.
 
     The host itself stays silent on it: no IPv6 address of its own, and no answer to a guest's ARP (with
     the userspace datapath the kernel hears every frame a guest sends). A guest that is a router could still
-    give it an address; so IPv6 is switched off there as well, by a step of its own.
+    give it an address; so IPv6 is switched off there as well, before it is up.
     """
     device = ("dev", tap.device)
     return [
@@ -50,8 +50,12 @@ def add_tap(tap: Tap) -> list[Line]:
         ("link", "set", *device, "alias", str(tap.mark)),
         ("link", "set", *device, "addrgenmode", "none"),
         ("link", "set", *device, "arp", "off"),
-        ("link", "set", *device, "up"),
     ]
+
+
+def set_up(device: str) -> Line:
+    """From now on a device takes frames."""
+    return ("link", "set", "dev", device, "up")
 
 
 def delete_link(device: str) -> Line:

@@ -209,10 +209,12 @@ def _namespaces() -> Iterator[Trial]:
 def _taps(host: Host) -> Iterator[Trial]:
     tap = Tap(device=TAP, user=host.user, mark=_mark("eth0", VM))
     other = replace(tap, device=OTHER_TAP, mark=_mark("eth1", VM))
-    yield Trial("add a TAP", _batch(*iproute.add_tap(tap)), seen=(f"+TAP {TAP} up",))
+    yield Trial("add a TAP", _batch(*iproute.add_tap(tap), iproute.set_up(tap.device)), seen=(f"+TAP {TAP} up",))
     yield Trial("add it again", _batch(*iproute.add_tap(tap)), 1, "busy")
     yield Trial("set it right again", _batch(*iproute.add_tap(tap)[1:]))
-    yield Trial("add another", _batch(*iproute.add_tap(other)), seen=(f"+TAP {OTHER_TAP} up",))
+    yield Trial(
+        "add another", _batch(*iproute.add_tap(other), iproute.set_up(other.device)), seen=(f"+TAP {OTHER_TAP} up",)
+    )
     long = ("tuntap", "add", "dev", TOO_LONG, "mode", "tap", "user", host.user)
     yield Trial("a name that is too long", _batch(long), 255, "not a valid ifname")
     yield Trial(
