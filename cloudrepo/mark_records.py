@@ -25,8 +25,6 @@ Checks = Mapping[str, Callable[[Any], Any]]
 HIGHEST_ID = 16_000_000  # of a slice or VM; beyond, a NIC has no meter's number (`naming.meter_number`)
 HIGHEST_OPERATION = 10**12
 _MOST_LINKS = validation.MAX_DATA_INTERFACES + 1
-_LONGEST_TEXT = 1000
-_LONGEST_OWNER = 64
 _FLAVOR = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,30})?\Z")
 _DISK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.qcow2\Z")
 
@@ -163,15 +161,12 @@ def _link_vlan(value: Any) -> int:
     return _vlan(value)
 
 
-def _text(value: Any) -> str:
-    _require(isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT, "a text")
-    return str(value)
+def _printable(most: int) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        _require(isinstance(value, str) and value.isprintable() and len(value) <= most, "a text")
+        return str(value)
 
-
-def _owner(value: Any) -> str:
-    """A user's name; state files of before may have some that `validation.username` would not take."""
-    _require(isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_OWNER, "a name")
-    return str(value)
+    return check
 
 
 def _flavor(value: Any) -> str:
@@ -203,6 +198,8 @@ def _interfaces(value: Any) -> list[Record]:
 
 
 _ID = _whole(1, HIGHEST_ID)
+_text = _printable(1000)
+_owner = _printable(64)  # state files of before may have users that `validation.username` would not take
 _ADDRESSES = ("ip", "netmask", "gateway")
 _NEEDED = ("vm_id", "name", "owner", "interfaces")
 _LINK_NEEDED = ("link_id", "vlan_id", "vm1_id", "vm1_interface", "vm2_id", "vm2_interface")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lab.cluster import Lab
 
-FOLDER = "/usr/local/sbin"  # first in the runner's PATH; each host of the lab has its own
-PLACE = f"{FOLDER}/qemu-system-x86_64"
+FIRST_IN_PATH = "/usr/local/sbin"  # first in the runner's PATH; each host of the lab has its own
+PLACE = f"{FIRST_IN_PATH}/qemu-system-x86_64"
 PROGRAM = Path(__file__).with_name("guestless_qemu.py")
 INTERPRETER = "#!/usr/bin/python3 -IS\n"
 
@@ -21,7 +21,7 @@ def guestless(lab: Lab, hosts: Iterable[str]) -> Iterator[None]:
     text = INTERPRETER + PROGRAM.read_text(encoding="utf-8")
     hosts = tuple(hosts)
     for ip in hosts:
-        lab.host(ip, ["mkdir", "-p", FOLDER], check=True)
+        lab.host(ip, ["mkdir", "-p", FIRST_IN_PATH], check=True)
         lab.host(ip, ["sh", "-c", 'cat > "$1" && chmod 755 "$1"', "sh", PLACE], input=text, check=True)
     try:
         yield

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.cluster import Lab
+from lab.guestless import FIRST_IN_PATH
 from on_lab.cluster import wait_until
 
-FIRST_IN_PATH = "/usr/local/sbin"
 WORDS = "refused by the test"
 
 # Stands before the real tool in the runner's PATH. It looks at its words, and at its stdin where the tool reads that.
