@@ -142,12 +142,13 @@ wait_for_all() {
 
 machine() { # machine ID NAME UUID SCREEN MAC VLAN MAC VLAN MAC VLAN
     local folder=$RUN/vm-$1 slot nic command
-    local -a nics=() orders=('{"execute":"query-uuid"}')
+    local -a nics=() orders=('{"execute":"query-uuid"}'
+        '{"execute":"set_password","arguments":{"protocol":"vnc","password":"floor"}}')
     command=(qemu-system-x86_64 -name "guest=$2,debug-threads=on" -uuid "$3" -S -nodefaults -no-user-config
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -trace qemu_system_shutdown_request
         -accel tcg -m 128 -smp 1 -drive "file=$IMAGES/$2_img.qcow2,format=qcow2,if=virtio"
-        -vga std -vnc "127.0.0.1:$4" -qmp "unix:$folder/qmp.sock,server=on,wait=off"
+        -vga std -vnc "127.0.0.1:$4,password=on" -qmp "unix:$folder/qmp.sock,server=on,wait=off"
         -chardev "socket,id=serial0,path=$folder/serial.sock,server=on,wait=off,logfile=$folder/serial.log"
         -serial chardev:serial0 -device virtio-serial-pci
         -chardev "socket,id=agent0,path=$folder/agent.sock,server=on,wait=off"
