@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import doctor, documents, images, links, slice_commands, state, users
+from cli import doctor, documents, draw, images, links, slice_commands, state, users
 from cli.ask import Ask, Back, Leave, TerminalKeyboard
 from cli.documents import NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
-    *("restart-policy", "user", "link", "image", "path"),
+    *("restart-policy", "user", "link", "image", "path", "draw"),
     *slice_commands.NAMES,
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 worker_app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
 app.add_typer(slice_commands.app)
+app.add_typer(draw.app)
 app.add_typer(worker_app, name="worker")
 app.add_typer(state.app, name="state")
 app.add_typer(users.app, name="user")

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.ask import Ask, TerminalKeyboard
-from cli.drawing import draw
 from cli.installation import BeforeWrite, Installation
 from cli.operation import run_operation
 from cli.progress import ProgressDisplay
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context
 from cli.text import count, listing
+from cloudrepo.pictures import terminal
+from cloudrepo.pictures.graph import of_slice
 
 if TYPE_CHECKING:
     from cloudrepo.dataplane import Addresses, Verdict
@@ -105,7 +106,7 @@ def examine(api: OrchestratorAPI, record: Mapping[str, Any], screen: Screen) -> 
     screen.line((f"All answer after {time.monotonic() - began:.1f} s.", FAINT))
     same = _show_machines(screen, record, addresses)
     screen.heading("Topology")
-    for line in draw(record, screen.console.width):
+    for line in terminal.draw(of_slice(record), screen.console.width, unicode=screen.unicode):
         screen.line(line)
     screen.heading("Tried from inside the guests")
     checks = dataplane.plan(record, addresses, url=PAGE, hosts=_hosts(api))

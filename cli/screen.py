@@ -53,6 +53,12 @@ class Screen:
         """Whether a display that redraws itself makes sense here."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
+    @property
+    def unicode(self) -> bool:
+        """Whether the stream takes more than ASCII."""
+        encoding = getattr(self.console.file, "encoding", None)
+        return not encoding or encoding.lower().replace("-", "").startswith("utf")
+
     def line(self, *pieces: Piece) -> None:
         """One line; long ones are left to the terminal to wrap, so that they can be copied whole."""
         from rich.text import Text

@@ -87,7 +87,7 @@ def _lab_is_possible(*, assume_yes: bool) -> bool:
         plain("The lab's tests need root: sudo ./cloud test. Without it: ./cloud test --quick.")
         return False
     try:
-        packages.ensure(assume_yes=assume_yes, say=plain)
+        packages.ensure(packages.for_tests(), assume_yes=assume_yes, say=plain)
     except LabError as error:
         plain(str(error))
         return False

@@ -36,6 +36,13 @@ PACKAGES: dict[str, str] = {
     "util-linux": "/usr/bin/nsenter",
 }
 
+# What the project's own tests use besides: `./cloud test` wants it, a lab does not.
+# Ubuntu has no such package (its Chromium is a snap): there any Chromium on PATH will do.
+TEST_PACKAGES: dict[str, dict[str, str]] = {
+    "debian": {"chromium-headless-shell": "/usr/bin/chromium-headless-shell"},  # looks at SVG and HTML
+    "ubuntu": {},
+}
+
 # Unpacked for the guest, never installed on the machine: by distribution.
 KERNEL_PACKAGES: dict[str, str] = {
     "debian": "linux-image-cloud-amd64",
@@ -69,7 +76,17 @@ def missing(packages: Iterable[str] = PACKAGES) -> list[str]:
 
     Looking at files takes no time; asking the package database takes half a second.
     """
-    return [name for name in packages if not Path(PACKAGES[name]).exists()]
+    files = {**PACKAGES, **TEST_PACKAGES["debian"]}
+    return [name for name in packages if not Path(files[name]).exists()]
+
+
+def for_tests() -> list[str]:
+    """Return the packages of a lab, and those of the project's own tests on this system.
+
+    Raises:
+        LabError: On a system other than Debian and Ubuntu.
+    """
+    return [*PACKAGES, *TEST_PACKAGES[distribution()]]
 
 
 def ensure(
@@ -99,13 +116,13 @@ def ensure(
             f"Packages are missing: {' '.join(wanted)}.",
             remedy=f"Install them with: sudo {command}",
         )
-    _install(command.split(), say)
+    _install(command.split(), wanted, say)
     still = missing(packages)
     if still:
         raise LabError(f"Still missing after their installation: {' '.join(still)}.")
 
 
-def _install(command: list[str], say: Callable[[str], None]) -> None:
+def _install(command: list[str], packages: Iterable[str], say: Callable[[str], None]) -> None:
     """Run apt-get; where its lists are old or absent, refresh them once."""
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     say(f"Installing: {' '.join(command)}")
@@ -114,7 +131,7 @@ def _install(command: list[str], say: Callable[[str], None]) -> None:
         if done.returncode:
             subprocess.run(["apt-get", "update"], env=env, check=False, capture_output=True)
             done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
-    if done.returncode and missing():
+    if done.returncode and missing(packages):
         raise LabError(
             f"The packages could not be installed: {' '.join(command)} failed.",
             evidence=(done.stderr or done.stdout)[-2000:],

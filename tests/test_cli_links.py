@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cli.drawing import draw
 from cli.screens.links import described
+from cloudrepo.pictures import terminal
+from cloudrepo.pictures.graph import of_slice
 from crashing import SLICE, Installation
 from fakes.facade import FakeApi
 from test_cli_menu import LOGIN, converse
@@ -156,9 +157,13 @@ def test_a_slice_without_links_has_nothing_to_set(monkeypatch: pytest.MonkeyPatc
     assert "This slice has no links yet. 4 makes one." in shown
 
 
+def picture(record: dict[str, Any]) -> list[str]:
+    return terminal.draw(of_slice(record))
+
+
 def test_the_picture_says_what_is_unusual() -> None:
     record = facade().slices[1000]
-    assert draw(record)[-2].endswith("  link 1")
+    assert picture(record)[-1].endswith("web eth1 ── db eth1  VLAN 100")
     assert described(record, record["links"][0]) == "1: web eth1 to db eth1, VLAN 100 (as usual)"
     record["links"][0] |= {"bridging": "allowed", "vlans": "allowed"}
-    assert draw(record)[-2].endswith("  link 1 (bridging allowed, vlans allowed)")
+    assert picture(record)[-1].endswith("VLAN 100  bridging allowed, vlans allowed")

@@ -74,6 +74,7 @@ def test_the_commands_for_programs_are_found() -> None:
     names = {words[0] for words in PROGRAMS}
     assert names == {
         "deploy",
+        "draw",
         "delete",
         "start",
         "stop",

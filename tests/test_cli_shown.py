@@ -1,4 +1,4 @@
-"""What is shown: texts made clean, the drawing, progress without a terminal."""
+"""What is shown: texts made clean, progress without a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies
 
-from cli.drawing import draw
 from cli.progress import ProgressDisplay
 from cli.screen import Screen
 from cli.text import clean, clean_lines, count, listing
@@ -46,47 +45,6 @@ def test_clean_lines_keeps_lines_apart() -> None:
 def test_counting_words() -> None:
     assert [count(0, "VM"), count(1, "VM"), count(2, "VM")] == ["0 VMs", "1 VM", "2 VMs"]
     assert [listing([]), listing(["a"]), listing("ab"), listing("abc")] == ["", "a", "a and b", "a, b and c"]
-
-
-def machine(vm_id: int, name: str, *, internet: bool = False) -> dict[str, object]:
-    interfaces = [{"name": "eth0", "vlan_id": 400 if internet else None}]
-    return {"vm_id": vm_id, "name": name, "worker_ip": f"10.0.10.{vm_id}", "interfaces": interfaces}
-
-
-def link(number: int, one: int, other: int) -> dict[str, int]:
-    return {"link_id": number, "vlan_id": 99 + number, "vm1_id": one, "vm2_id": other}
-
-
-def test_a_ring_of_three_with_internet_on_two() -> None:
-    record = {
-        "vms": [machine(1, "a", internet=True), machine(2, "b"), machine(3, "c", internet=True)],
-        "links": [link(1, 1, 2), link(2, 2, 3), link(3, 3, 1)],
-    }
-    assert draw(record, 68) == [
-        "       a               b               c",
-        "   10.0.10.1       10.0.10.2       10.0.10.3",
-        "        │               │               │",
-        "        ●─ 400 ─────────┼───────────────●  internet",
-        "        │               │               │",
-        "        ●─ 100 ─────────●               │  link 1",
-        "        │               │               │",
-        "        │               ●─ 101 ─────────●  link 2",
-        "        │               │               │",
-        "        ●─ 102 ─────────┼───────────────●  link 3",
-        "        │               │               │",
-    ]
-
-
-def test_the_drawing_of_nothing_and_of_one() -> None:
-    assert draw({"vms": [], "links": []}) == []
-    alone = draw({"vms": [machine(1, "only", internet=True)], "links": []})
-    assert alone[3] == "        ●  internet"
-
-
-def test_a_hostile_name_cannot_break_the_drawing() -> None:
-    record = {"vms": [machine(1, "\x1b[2J"), machine(2, "x" * 200)], "links": [link(1, 1, 2)]}
-    assert "\x1b" not in "".join(draw(record))
-    assert max(map(len, draw(record))) < 60
 
 
 def test_progress_without_a_terminal_is_a_line_for_each_step() -> None:

@@ -87,6 +87,20 @@ def show_slice(screen: Screen, record: Record) -> None:
         screen.line(("  last error: ", FAINT), (str(record["error"]), BAD))
     if record.get("pending"):
         screen.line(("  waits for: ", FAINT), ", ".join(record["pending"]))
+    _draw(screen, record)
+
+
+def _draw(screen: Screen, record: Record) -> None:
+    """The picture under the words; what its lines are was said above."""
+    from cloudrepo.pictures import terminal
+    from cloudrepo.pictures.graph import of_slice
+
+    graph = of_slice(record)
+    lines = terminal.draw(graph, screen.console.width, unicode=screen.unicode, legend=False)
+    if len(graph.nodes) > 1 and lines:
+        screen.line()
+        for line in lines:
+            screen.line(line)
 
 
 def _interface(vm_id: int, interface: Record, links: list[Record], names: dict[int, str]) -> list[Piece]:
