@@ -122,9 +122,7 @@ class Paper:
             return 1 + off * OFF_CENTRE + self._crowd(there)
         price = 1.0
         if there in self.lines:
-            if self.lines[there] & {direction, (-direction[0], -direction[1])} or len(self.lines[there]) != 2:
-                return None
-            if len({abs(x) for x, _y in self.lines[there]}) != 1:  # a bend cannot be crossed
+            if self.lines[there] & {direction, (-direction[0], -direction[1])}:  # along it, or at a bend or crossing
                 return None
             price += CROSS
         sideways = (direction[1], direction[0])
