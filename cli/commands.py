@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import doctor, documents, draw, images, links, slice_commands, state, users
+from cli import doctor, documents, draw, images, links, slice_commands, state, topology, users
 from cli.ask import Ask, Back, Leave, TerminalKeyboard
 from cli.documents import NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
-    *("restart-policy", "user", "link", "image", "path", "draw"),
+    *("restart-policy", "user", "link", "image", "path", "draw", "topology"),
     *slice_commands.NAMES,
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -45,6 +45,7 @@ app.add_typer(users.app, name="user")
 app.add_typer(links.app, name="link")
 app.add_typer(images.app, name="image")
 app.add_typer(doctor.app, name="doctor")
+app.add_typer(topology.app, name="topology")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; install missing system packages.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]

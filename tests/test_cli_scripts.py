@@ -68,6 +68,7 @@ def commands_for_programs() -> Iterator[tuple[str, ...]]:
 
 
 PROGRAMS = list(commands_for_programs())
+FILES_ALONE = [("topology", "validate", "file")]  # no installation is needed for these
 
 
 def test_the_commands_for_programs_are_found() -> None:
@@ -89,6 +90,7 @@ def test_the_commands_for_programs_are_found() -> None:
         "verify",
         "path",
         "link",
+        "topology",
     }
 
 
@@ -113,6 +115,9 @@ def test_what_fails_leaves_one_document(
         assert document["findings"], "it does not open the file"
         return
     assert status == (64 if trouble == "usage" else 1)
+    if words in FILES_ALONE and trouble != "usage":
+        assert document["error"]["code"] == "system", "the file that is named is not there"
+        return
     assert (document["schema_version"], document["ok"]) == (1, False)
     assert document["error"].keys() == {"message", "code", "details", "hint"}
     assert document["error"]["code"] == ("usage" if trouble == "usage" else "state.file")
