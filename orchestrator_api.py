@@ -26,6 +26,7 @@ from control import (
     drift,
     handover,
     hardening,
+    host_doctor,
     images,
     lifecycle,
     links,
@@ -449,6 +450,11 @@ class OrchestratorAPI:
     def verify(self, slice_id: int | None = None, *, username: str | None = None) -> Any:
         """Prove on the wire who hears whom; see docs/verify.md for the keys."""
         return verify.to_dict(verify.verify(self.context, slice_id))
+
+    @_answers
+    def doctor(self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None) -> Any:
+        """Prove the hosts before a class: `findings`, `hosts`, `vlans`, `seconds`; see docs/doctor.md for the keys."""
+        return host_doctor.look(self.context, hosts, vlans).to_dict()
 
     @_answers
     def path(self, username: str, start: str, end: str) -> Any:

@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
-    *("restart-policy", "user", "link", "image", "path", "draw", "topology"),
+    *("doctor", "restart-policy", "user", "link", "image", "path", "draw", "topology"),
     *slice_commands.NAMES,
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -106,10 +106,15 @@ def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
         from lab.cli import app as lab_app
 
         return _invoke(lab_app, "cloud lab", words[1:])
-    status = enter_lab_if_up(words) if words and words[0] in _HERE_IS_THE_LAB else None
+    status = enter_lab_if_up(words) if _is_about_hosts(words) else None
     if status is not None:
         return status
     return _invoke(app, "cloud", words, obj=before_write)
+
+
+def _is_about_hosts(words: Sequence[str]) -> bool:
+    """Whether a command is done where hosts can be reached: in the lab, if that is up."""
+    return bool(words) and words[0] in _HERE_IS_THE_LAB and list(words[:2]) != ["doctor", "access"]
 
 
 def _invoke(chosen: typer.Typer, name: str, words: Sequence[str], **more: Any) -> int:

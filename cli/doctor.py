@@ -1,33 +1,40 @@
-"""`./cloud doctor`: looks at this machine and says what is wrong, and what to do about it. It changes nothing."""
+"""`./cloud doctor`: looks at the hosts, or at this machine, and says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import documents
-from cli.installation import state_folder, state_path
-from cli.screen import BAD, FAINT, GOOD, Piece, Screen
-from cloudrepo.doctor.findings import Finding, Level, worst
+from cli.findings import first_wrong, show_findings, status_of
+from cli.installation import Installation, state_folder, state_path
+from cli.screen import Screen
 from cloudrepo.errors import StateFileError
 
-WRONG, INCOMPLETE = 1, 3  # exit statuses: something is wrong; a warning, or something could not be seen
-
-app = typer.Typer(help="Look at this machine: what is wrong, and what to do.", no_args_is_help=True)
-
-_LOOKS: dict[Level, Piece] = {
-    Level.OK: ("ok       ", GOOD),
-    Level.UNKNOWN: ("unseen   ", FAINT),
-    Level.WARNING: ("warning  ", BAD),
-    Level.WRONG: ("wrong    ", BAD),
-}
+app = typer.Typer(help="Prove the hosts before a class; `doctor access` looks at this machine instead.")
 
 
-@app.callback()
-def doctor() -> None:
-    """Each part is a command of its own."""
+@app.callback(invoke_without_command=True)
+def doctor(
+    context: typer.Context,
+    host: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="Only what concerns this host; may be repeated.")
+    ] = None,
+    vlan: Annotated[
+        str, typer.Option("--vlans", metavar="LIST", help="Try these, such as 100-199,400; else some of each kind.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on the standard output.")] = False,
+) -> int:
+    """Prove every host before a class: what is wrong, and what to do about it. See docs/doctor.md."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from cli.host_doctor import show_hosts
+
+    installation = Installation.open(context.find_root().obj)
+    return show_hosts(installation, host or [], vlan, Screen(sys.stderr if as_json else None), as_json=as_json)
 
 
 @app.command()
@@ -50,19 +57,9 @@ def access(
     if not path.is_file():
         raise StateFileError(f"there is no state file {path}", remedy="Name it: --state FILE")
     owner, findings = looks.access(path, accounts=account or (), address=address, port=port, sshd_config=sshd_config)
+    found = [one.to_dict() for one in findings]
     if as_json:
-        wrong = [documents.error(one.text, code=one.code) for one in findings if one.level is Level.WRONG]
-        found = {"owner": owner, "findings": [one.to_dict() for one in findings]}
-        documents.write({"command": "doctor access", **found}, wrong=next(iter(wrong), None))
+        documents.write({"command": "doctor access", "owner": owner, "findings": found}, wrong=first_wrong(found))
     else:
-        _show(Screen(), findings)
-    return {Level.OK: 0, Level.WRONG: WRONG}.get(worst(findings), INCOMPLETE)
-
-
-def _show(screen: Screen, findings: list[Finding]) -> None:
-    """The worst last, where a person's eyes are."""
-    for finding in sorted(findings, key=lambda one: one.level):
-        evidence: list[Piece] = [(f"  ({finding.evidence})", FAINT)] if finding.evidence else []
-        screen.line(_LOOKS[finding.level], finding.text, *evidence)
-        for line in finding.remedy.splitlines():
-            screen.line(f"           {line}")
+        show_findings(Screen(), found)
+    return status_of(found)

@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
     "cluster_status": Rule("cluster", ALL, ALL, ALL),
     "drift": Rule("cluster", NONE, ALL, ALL),
     "verify": Rule("cluster", NONE, ALL, ALL),
+    "doctor": Rule("cluster", NONE, ALL, ALL),
     "path": Rule("vm", OWN, ALL, ALL),
     # images; that students may add some is a setting
     "add_image": Rule("oneself", OWN, OWN, OWN),

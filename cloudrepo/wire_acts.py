@@ -28,12 +28,14 @@ class Listen(Act):
         places: by namespace ("" = the host's own), the devices that are listened at.
         run: eight bytes that no other run has.
         questions: by transaction id of DHCP (four bytes, hex), the number of the frame that asked.
+        tags: whether frames are told of with their 802.1Q headers, which the kernel takes out.
     """
 
     ACT: ClassVar[str] = "listen"
     places: Mapping[str, tuple[str, ...]]
     run: str
     questions: Mapping[str, int] = field(default_factory=dict)
+    tags: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,54 +242,88 @@ def parse_version(text: str) -> str:
 # -- what follows ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What keeps a worker from its work.
+
+    Attributes:
+        code: what it is about, such as `bridge` or `program`.
+        text: what was found, in one sentence without a full stop.
+        remedy: what to do.
+    """
+
+    code: str
+    text: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.remedy}"
+
+
 def problems(question: Question, facts: WorkerFacts) -> list[str]:
     """What keeps this worker from its work: one sentence each, with the remedy."""
+    return [str(problem) for problem in diagnose(question, facts)]
+
+
+def diagnose(question: Question, facts: WorkerFacts) -> list[Problem]:
+    """What keeps this worker from its work."""
     found = []
     if not facts.ran_as_root:
-        found.append("commands do not run as root; allow the account sudo without a password")
+        text = "commands do not run as root"
+        found.append(Problem(code="privilege", text=text, remedy="allow the account sudo without a password"))
     for name in facts.missing:
         program, package = PACKAGES[name]
-        found.append(f"{program} is missing; install it with: sudo apt-get install {package}")
+        remedy = f"install it with: sudo apt-get install {package}"
+        found.append(Problem(code="program", text=f"{program} is missing", remedy=remedy))
     if not facts.has_tun:
-        found.append("/dev/net/tun is missing, so guests get no network; load it with: sudo modprobe tun")
+        text = "/dev/net/tun is missing, so guests get no network"
+        found.append(Problem(code="tun", text=text, remedy="load it with: sudo modprobe tun"))
     if not facts.user_groups:
-        found.append(f"there is no account {question.user} for QEMU; make it, or set qemu.user to one that exists")
+        text = f"there is no account {question.user} for QEMU"
+        found.append(Problem(code="account", text=text, remedy="make it, or set qemu.user to one that exists"))
     for path in facts.closed:
-        found.append(f"{question.user} may not enter {path}, where disks are; allow it with: sudo chmod o+x {path}")
+        text = f"{question.user} may not enter {path}, where disks are"
+        found.append(Problem(code="folder", text=text, remedy=f"allow it with: sudo chmod o+x {path}"))
     if "ovs" not in facts.missing:
         found += _bridge_problems(question, facts)
     return found
 
 
-def _bridge_problems(question: Question, facts: WorkerFacts) -> list[str]:
+def _bridge_problems(question: Question, facts: WorkerFacts) -> list[Problem]:
     name = question.bridge
     if facts.bridge is None:
         if facts.bridge_error:
             text = f"Open vSwitch does not answer ({facts.bridge_error})"
-            return [f"{text}; start it with: sudo systemctl start openvswitch-switch"]
-        return [f"the bridge {name} is missing; make it with: sudo ovs-vsctl add-br {name}"]
+            return [Problem(code="ovs", text=text, remedy="start it with: sudo systemctl start openvswitch-switch")]
+        remedy = f"make it with: sudo ovs-vsctl add-br {name}"
+        return [Problem(code="bridge", text=f"the bridge {name} is missing", remedy=remedy)]
     if facts.bridge.uplinks:
         return _openness(facts.bridge)
     strange = [port for port in facts.bridge.ports if port.mark is None and not port.is_internal]
     for port in strange:
         if port.device in facts.bridge.errors:
-            reason = facts.bridge.errors[port.device]
-            return [f"the uplink {port.device} of {name} does not work ({reason}); plug in or rename the device"]
+            text = f"the uplink {port.device} of {name} does not work ({facts.bridge.errors[port.device]})"
+            return [Problem(code="uplink", text=text, remedy="plug in or rename the device")]
     for port in strange:
         if port.tag is not None:
             text = f"the only uplink of {name}, {port.device}, carries VLAN {port.tag} alone"
-            return [f"{text}; make it a trunk with: sudo ovs-vsctl clear port {port.device} tag"]
+            remedy = f"make it a trunk with: sudo ovs-vsctl clear port {port.device} tag"
+            return [Problem(code="uplink", text=text, remedy=remedy)]
+    text = f"{name} has no uplink, so links to VMs on other hosts do not work"
     remedy = f"add the device to the other hosts with: sudo ovs-vsctl add-port {name} DEVICE"
-    return [f"{name} has no uplink, so links to VMs on other hosts do not work; {remedy}"]
+    return [Problem(code="uplink", text=text, remedy=remedy)]
 
 
-def _openness(bridge: ovs.Bridge) -> list[str]:
+def _openness(bridge: ovs.Bridge) -> list[Problem]:
     """What keeps us from closing the bridge (docs/decisions/0011), as far as its ports tell."""
     if bridge.is_closed or (len(bridge.uplinks) == 1 and not bridge.others):
         return []
     ports = ", ".join([*bridge.uplinks, *bridge.others])
-    text = f"{bridge.name} has more ports of others than one uplink ({ports}), so it is not closed: after a restart of"
-    return [f"{text} ovs-vswitchd guests reach one another until the monitor's next look; leave it one uplink alone"]
+    text = (
+        f"{bridge.name} has more ports of others than one uplink ({ports}), so it is not closed: after a restart of "
+        "ovs-vswitchd guests reach one another until the monitor's next look"
+    )
+    return [Problem(code="ports", text=text, remedy="leave it one uplink alone")]
 
 
 def record(ip: str, question: Question, facts: WorkerFacts, proof: Proof, max_vms: int = MAX_VMS) -> dict[str, Any]:

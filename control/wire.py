@@ -21,7 +21,7 @@ from cloudrepo.wire_acts import Emit, Heard as CollectHeard, Inject, Listen
 
 LISTENING, SENT = "listening", "sent"  # gates
 RUN_BYTES = 8
-PATIENT_S = 1.0
+SETTLE_S, PATIENT_S = 0.3, 1.0
 
 
 def survey(site: Site, hosts: Iterable[str]) -> dict[str, Ground | CloudError]:
@@ -38,30 +38,23 @@ def survey(site: Site, hosts: Iterable[str]) -> dict[str, Ground | CloudError]:
     return found
 
 
-class Run:
-    """Frames sent at a stage that was set.
+class Round:
+    """All hosts listen, all hosts send, all hosts tell: one message each, with two meetings on the way.
 
     Attributes:
-        probes: what was sent.
-        heard: where it came out.
         failed: hosts that did not do their part, and why.
+        settle_s: how long a host listens after the last frame.
     """
 
-    def __init__(self, site: Site, stage: Stage, grounds: Mapping[str, Ground]) -> None:
+    def __init__(self, site: Site) -> None:
         self.site = site
-        self.stage = stage
-        self.grounds = grounds
-        self.token = os.urandom(RUN_BYTES)
-        self.probes: Sequence[Probe] = probes(stage.wires, stage.around, self.token, stage.node)
-        self.heard = Heard()
+        self.settle_s = SETTLE_S
         self.failed: dict[str, CloudError] = {}
         self._gates: dict[str, _Meeting] = {}
-        self._only: Collection[int] | None = None
 
-    def play(self, only: Collection[int] | None = None) -> None:
-        """Send all of it, or once more those of these numbers; what is heard comes to what was heard before."""
-        hosts = [ip for ip in self.grounds if ip not in self.failed]
-        self._only = only
+    def go(self, hosts: Sequence[str]) -> None:
+        """Have these hosts do it; whoever failed before is left out."""
+        hosts = [ip for ip in hosts if ip not in self.failed]
         self._gates = {name: _Meeting(hosts) for name in (LISTENING, SENT)}
         work = {ip: functools.partial(self._part, ip) for ip in hosts}
         for ip, answer in self.site.executor.gather(work).items():
@@ -69,17 +62,46 @@ class Run:
                 self.failed[ip] = answer
                 continue
             try:
-                sightings.read(ip, answer, self.heard)
+                self.take(ip, answer)
             except ValueError as error:
                 self.failed[ip] = HostError(
                     ip, "said what cannot be understood", evidence=str(error), code="verify.host"
                 )
 
+    def take(self, ip: str, told: str) -> None:
+        """Take in what a host heard.
+
+        Raises:
+            ValueError: it cannot be understood.
+        """
+        raise NotImplementedError
+
+    def listen(self, ip: str) -> Listen:
+        """Where and for what a host listens."""
+        raise NotImplementedError
+
+    def sending(self, ip: str) -> tuple[Step, ...]:
+        """What a host sends."""
+        raise NotImplementedError
+
+    def plan(self, ip: str) -> Plan:
+        """The message to a host."""
+        listening = Step(name="listen", label="listen", act=self.listen(ip))
+        collecting = Step(name="heard", label="collect", act=CollectHeard(settle_s=self.settle_s))
+        return Plan(
+            installation=self.site.installation,
+            stages=(
+                Steps(name="listen", steps=(listening,)),
+                Steps(name="inject", steps=self.sending(ip), gate=LISTENING),
+                Steps(name="heard", steps=(collecting,), gate=SENT),
+            ),
+        )
+
     def _part(self, ip: str) -> str:
         """What one host does, and its report."""
         gates = {name: meeting.gate for name, meeting in self._gates.items()}
         try:
-            result = self.site.executor.run_plan(ip, self._plan(ip), on_event=self._arrived, gates=gates)
+            result = self.site.executor.run_plan(ip, self.plan(ip), on_event=self._arrived, gates=gates)
         except BaseException:
             self._give_up(ip)
             raise
@@ -93,19 +115,58 @@ class Run:
             )
         return str(result.steps["heard"].out)
 
-    def _plan(self, ip: str) -> Plan:
-        only = self._only
-        mine = [one for one in self.probes if one.sender.host == ip and (only is None or one.number in only)]
+    def _arrived(self, event: Any) -> None:
+        if event.kind == "gate":
+            self._gates[event.name].arrive(event.host)
+
+    def _give_up(self, ip: str) -> None:
+        """A host that fails holds up no other: they meet without it."""
+        for meeting in self._gates.values():
+            meeting.arrive(ip)
+
+
+class Run(Round):
+    """Frames sent at a stage that was set.
+
+    Attributes:
+        probes: what was sent.
+        heard: where it came out.
+    """
+
+    def __init__(self, site: Site, stage: Stage, grounds: Mapping[str, Ground]) -> None:
+        super().__init__(site)
+        self.stage = stage
+        self.grounds = grounds
+        self.token = os.urandom(RUN_BYTES)
+        self.probes: Sequence[Probe] = probes(stage.wires, stage.around, self.token, stage.node)
+        self.heard = Heard()
+        self._only: Collection[int] | None = None
+
+    def play(self, only: Collection[int] | None = None) -> None:
+        """Send all of it, or once more those of these numbers; what is heard comes to what was heard before."""
+        self._only = only
+        self.settle_s = SETTLE_S if only is None else PATIENT_S  # who is asked once more is given more time
+        self.go(list(self.grounds))
+
+    def take(self, ip: str, told: str) -> None:
+        """What a host heard comes to what was heard before."""
+        sightings.read(ip, told, self.heard)
+
+    def listen(self, ip: str) -> Listen:
+        """At all places of a host."""
         places: dict[str, list[str]] = {"": []}
         for place in self.stage.places.values():
             if place.ear[0] == ip:
                 places.setdefault(place.namespace, []).append(place.ear[1])
-        listen = Listen(
+        return Listen(
             places={space: tuple(names) for space, names in places.items()},
             run=self.token.hex(),
-            questions={one.transaction.hex(): one.number for one in self.probes if one.transaction},
+            questions={one.transaction.hex(): one.number for one in self._mine(ip) if one.transaction},
         )
-        ports = self.grounds[ip].ports
+
+    def sending(self, ip: str) -> tuple[Step, ...]:
+        """What the switch takes, and what the host sends itself."""
+        mine, ports = self._mine(ip), self.grounds[ip].ports
         inject = Inject(
             bridge=self.site.settings.network.bridge,
             frames=tuple(
@@ -118,31 +179,15 @@ class Run:
             ),
             packets=tuple((one.shape.target, one.frame.hex()) for one in mine if one.shape.way == "stack"),
         )
-        sending = (
+        return (
             Step(name="inject", label="send by the switch", act=inject),
             Step(name="emit", label="send by the host", act=emit),
         )
-        return Plan(
-            installation=self.site.installation,
-            stages=(
-                Steps(name="listen", steps=(Step(name="listen", label="listen", act=listen),)),
-                Steps(name="inject", steps=sending, gate=LISTENING),
-                Steps(name="heard", steps=(Step(name="heard", label="collect", act=self._collect()),), gate=SENT),
-            ),
-        )
 
-    def _collect(self) -> CollectHeard:
-        """Who is asked once more is given more time."""
-        return CollectHeard() if self._only is None else CollectHeard(settle_s=PATIENT_S)
-
-    def _arrived(self, event: Any) -> None:
-        if event.kind == "gate":
-            self._gates[event.name].arrive(event.host)
-
-    def _give_up(self, ip: str) -> None:
-        """A host that fails holds up no other: they meet without it."""
-        for meeting in self._gates.values():
-            meeting.arrive(ip)
+    def _mine(self, ip: str) -> list[Probe]:
+        return [
+            one for one in self.probes if one.sender.host == ip and (self._only is None or one.number in self._only)
+        ]
 
 
 class _Meeting:

@@ -23,6 +23,7 @@ LOOKS = {
     "cleanup_plan",
     "drift",
     "verify",
+    "doctor",
     "path",
     "unfinished_operations",
 }

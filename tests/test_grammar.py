@@ -31,6 +31,8 @@ from cloudrepo import (
 from cloudrepo.commands import openflow
 from cloudrepo.commands.qemu_img import ImageInfo
 from cloudrepo.diff import Change
+from cloudrepo.doctor import host_facts
+from cloudrepo.doctor.trial import Trial, Uplink
 from cloudrepo.host.grammar import WORDS
 from cloudrepo.host.judge import NotAllowed, judge_plan, judge_step
 from cloudrepo.naming import SHARED, Mark, flow_owner, machine_uuid, meter_number, tap_name
@@ -41,7 +43,7 @@ from cloudrepo.verification import frames
 from cloudrepo.verification.path import Question
 from cloudrepo.verification.shapes import ELSEWHERE
 from cloudrepo.worker_facts import Question as HostQuestion
-from control import disks, path, rebuild, wire
+from control import disks, host_doctor, path, rebuild, wire
 from fakes.bounds import HOME, as_sent, bounds_for
 from fakes.orchestrator import orchestrator
 from test_architecture import CHECKOUT, sources
@@ -139,6 +141,10 @@ def looks() -> Iterator[Plan]:
     yield worker_facts.probe(
         HostQuestion(installation=OURS, base_dir=BASE, bridge="br-int", user="ubuntu", is_network_node=True)
     )
+    yield host_facts.questions(
+        HostQuestion(installation=OURS, base_dir=BASE), account="ubuntu", address="10.0.10.254", port=22
+    )
+    yield host_facts.clock_question(OURS)
     for kind in ("kvm", "tcg"):
         yield accelerator.proof_plan(OURS, user="ubuntu", accelerator=kind)
 
@@ -239,6 +245,7 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     ]  # fmt: skip
     yield on_the_wire(api.site)
     yield on_the_wire(api.site, only=(7,))
+    yield between_hosts(api)
     yield base_image_removal._look(store, in_place)
     calls.append(lambda: put_back(executor, store, in_place))
     for call in calls:
@@ -265,7 +272,7 @@ def on_the_wire(site: Any, only: Collection[int] | None = None) -> Plan:
         "stack": frames.udp_packet("10.60.7.5", ELSEWHERE, (1, 2), mark, hops=1),
     }
     run: wire.Run = object.__new__(wire.Run)
-    run.site, run.token, run._only = site, b"12345678", only
+    run.site, run.token, run._only, run.settle_s = site, b"12345678", only, 0.3
     run.probes = cast(Any, [
         SimpleNamespace(
             sender=sender, frame=frame, shape=SimpleNamespace(way=way, target=ELSEWHERE), transaction=b"1234", number=7
@@ -275,7 +282,14 @@ def on_the_wire(site: Any, only: Collection[int] | None = None) -> Plan:
     space = SimpleNamespace(ear=(NODE, "dhcp_v100"), namespace="ns-dhcp-vlan100")
     run.stage = cast(Any, SimpleNamespace(places={1: space}))
     run.grounds = cast(Any, {NODE: SimpleNamespace(ports={"tap_1001_eth1": SimpleNamespace(number=3)})})
-    return run._plan(NODE)
+    return run.plan(NODE)
+
+
+def between_hosts(api: Any) -> Plan:
+    """The doctor's frames: each kind, in a VLAN of ours."""
+    uplinks = tuple(Uplink(host=ip, device="eth1", mac="02:00:0a:00:01:01", mtu=1500) for ip in (NODE, "10.0.10.9"))
+    sent = Trial(run=b"12345678", uplinks=uplinks, vlans=(100, 400), quiet=frozenset({400}), asked=frozenset({400}))
+    return host_doctor.Frames(api.context, sent).plan(NODE)
 
 
 def put_back(executor: Any, store: images.ImageStore, path: str) -> None:
@@ -483,6 +497,32 @@ def test_a_plan_with_other_bounds_is_refused(change: dict[str, Any]) -> None:
     judge_plan(plan, BOUNDS)
     with pytest.raises(NotAllowed):
         judge_plan({**plan, **change}, BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("81000064", "81000063"),  # a VLAN that is none of ours
+        ("81000064", "8100e064"),  # with a priority
+        ("88b5", "0806"),
+        ("ffffffffffff", "0180c2000000"),  # a bridge's own
+        ("ffffffffffff", "52540000000a"),
+        ("63825363350101", "63825363350103"),  # DHCPREQUEST
+        ("00440043", "00430044"),  # a server's answer
+    ],
+)
+def test_a_tagged_frame_of_another_kind_is_refused(
+    corpus: tuple[list[Plan], set[tuple[str, int]]], change: tuple[str, str]
+) -> None:
+    tried = 0
+    for step in steps_of(corpus[0]):
+        for at, (space, device, frame) in enumerate(step.get("frames", ()) if step["act"] == "emit" else ()):
+            if frame[24:28] == "8100" and change[0] in frame:
+                twin = changed(step, ("frames", at), "")
+                twin["frames"][at] = [space, device, frame.replace(*change, 1)]
+                assert not is_allowed(twin), frame
+                tried += 1
+    assert tried
 
 
 @pytest.mark.parametrize(

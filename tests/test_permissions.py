@@ -48,6 +48,7 @@ POLICY = {
     "cluster_status": "all all all",
     "drift": "none all all",
     "verify": "none all all",
+    "doctor": "none all all",
     "path": "own all all",
     "add_image": "own own own",
     "list_images": "all all all",
@@ -107,7 +108,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "remove_image": (f"of-{owner}",),
     }
     alone = ("list_slices", "list_all_slices", "list_users", "list_images", "unfinished_operations")
-    named = ("cluster_status", "drift", "verify", "drift_fix", "state_rebuild", "cleanup_plan", "cleanup")
+    named = ("cluster_status", "doctor", "drift", "verify", "drift_fix", "state_rebuild", "cleanup_plan", "cleanup")
     slices = {name for name, rule in permissions.RULES.items() if rule.about == "slice"} - set(by_slice)
     return {
         **{name: (("me", *words), {}) for name, words in (by_slice | by_user).items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class Level(IntEnum):
@@ -26,6 +27,7 @@ class Finding:
         text: what was found, in one sentence without a full stop.
         evidence: the words it was read from; empty where the sentence has them.
         remedy: what to do, as a sentence or lines to write; empty when nothing is to be done.
+        hosts: addresses of the hosts it is about; empty = this machine, or all of them.
     """
 
     code: str
@@ -33,8 +35,9 @@ class Finding:
     text: str
     evidence: str = ""
     remedy: str = ""
+    hosts: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """As documents have it; `level` is the word in lower case."""
         return {
             "code": self.code,
@@ -42,6 +45,7 @@ class Finding:
             "text": self.text,
             "evidence": self.evidence,
             "remedy": self.remedy,
+            "hosts": list(self.hosts),
         }
 
 

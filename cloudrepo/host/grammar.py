@@ -33,6 +33,10 @@ WORDS = {
     "seconds": "[0-9]{{1,6}}(?:[.][0-9]{{1,6}})?",
     "hex": "[0-9a-f]{{1,2}}",
     "experiment": "f{{12}}[0-9a-f]{{12}}88b5(?:[0-9a-f]{{2}}){{8,1500}}",  # a broadcast of the EtherType for trying
+    # one of these in a VLAN of ours, also to the address in which bridges' own frames cross switches, and DHCPDISCOVER
+    "tried": "(?:f{{12}}|0343520000[0-9a-f]{{2}})[0-9a-f]{{12}}81000[0-9a-f]{{3}}88b5(?:[0-9a-f]{{2}}){{8,1500}}",
+    "asked": "f{{12}}[0-9a-f]{{12}}81000[0-9a-f]{{3}}080045[0-9a-f]{{16}}11[0-9a-f]{{4}}0{{8}}f{{8}}"
+    "00440043[0-9a-f]{{4}}000001010600[0-9a-f]{{8}}0{{40}}[0-9a-f]{{12}}0{{404}}63825363350101(?:[0-9a-f]{{2}}){{8,64}}",
     "elsewhere": "45[0-9a-f]{{14}}0111[0-9a-f]{{12}}c0000201(?:[0-9a-f]{{2}}){{8,64}}",  # UDP to nobody, for one hop
     "frame": "(?:[0-9a-f]{{2}}){{14,9018}}",
     "digest": "[0-9a-f]{{64}}",
@@ -129,9 +133,9 @@ signal    pid_file=<run>/dhcp-<vlan>/pid token=--conf-file=<run>/dhcp-<vlan>/dns
 qmp       socket=<run>/vm-<id>/qmp.sock commands={qmp}* expect_uuid=<uuid> log=|<run>/vm-<id>/qemu.log
 
 devices
-listen    places=:places run=<token> questions=:questions
+listen    places=:places run=<token> questions=:questions tags=yes|no
 inject    bridge=<bridge> 'frames=[<number>,"<frame>"]*'
-emit      'frames=["","<device>","<experiment>"]*' 'packets=["192.0.2.1","<elsewhere>"]*'
+emit      'frames=["","<device>","<experiment>"]|["","<device>","<tried>"]|["","<device>","<asked>"]*' 'packets=["192.0.2.1","<elsewhere>"]*'
 heard     settle_s=<seconds> at_most_s=<seconds>
 """  # noqa: E501  a line is an act
 
@@ -158,6 +162,8 @@ dnsmasq --version
 iptables --version
 df -B1 --output=size,avail -- <above>…
 stat '--format=%u %U' -- <home>
+date +%s.%N
+sshd -T -C user=<account>,host=<ip>,addr=<ip>,laddr=127.0.0.1,lport=<number>
 grep -rs --include=forwarding 1 /proc/sys/net/ipv4/conf
 grep -q '^ "disk": ' -- <store>/<disk>/mark.json
 

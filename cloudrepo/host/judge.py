@@ -90,6 +90,8 @@ class Bounds:
             return int(text) == 400 or (first <= int(text) <= last and int(text) <= 4094)
         if kind == "tagged":
             return self._is_within("vlan", str(int(text) - 0x1000)) and int(text) > 0x1000
+        if kind in ("tried", "asked"):
+            return self._is_within("vlan", str(int(text[28:32], 16)))  # behind two addresses and 8100
         if kind == "cookie":
             return int(text, 16) >> 32 == int(self.installation, 16)
         if kind in ("tap", "port"):

@@ -1232,12 +1232,14 @@ class Ears:
     OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
     BUFFER = 33  # SO_RCVBUFFORCE, asm-generic/socket.h
     ENOUGH = 768  # bytes of a frame that are looked at
+    AUXILIARY = (263, 8)  # SOL_PACKET and PACKET_AUXDATA, linux/if_packet.h
     HEAD = 42  # bytes of a frame that are told of: as far as an ARP packet or a UDP header goes
 
     def __init__(self, act: Json) -> None:
         self.run = bytes.fromhex(act["run"])
         self.questions = {bytes.fromhex(text): number for text, number in act["questions"].items()}
         self.devices = {space: set(names) for space, names in act["places"].items()}
+        self.tags = act["tags"]
         self.heard = set()  # type: set[tuple[str, int, int, str]]
         self.answers = set()  # type: set[tuple[str, int, int, str]]
         self.last = time.monotonic()
@@ -1255,6 +1257,8 @@ class Ears:
 
         ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(self.ALL_FRAMES))
         ear.setsockopt(socket.SOL_SOCKET, self.BUFFER, 32 << 20)
+        if self.tags:
+            ear.setsockopt(*self.AUXILIARY, 1)
         ear.setblocking(False)
         return ear
 
@@ -1268,9 +1272,11 @@ class Ears:
     def _read(self, ear: Any, devices: set[str]) -> None:
         while True:
             try:
-                frame, address = ear.recvfrom(self.ENOUGH)
+                frame, beside, _, address = ear.recvmsg(self.ENOUGH, 64 if self.tags else 0)
             except OSError:  # nothing more, or a device is gone
                 return
+            if beside:
+                frame = with_tag(frame, beside[0][2])
             if address[0] not in devices:
                 continue
             place = frame.find(self.run)
@@ -1313,6 +1319,16 @@ class Ears:
         return {"heard": sorted(self.heard), "answers": sorted(self.answers)}
 
 
+def with_tag(frame: bytes, beside: bytes) -> bytes:
+    """A frame with the 802.1Q header that the kernel took out of it, as it says beside it (packet(7))."""
+    import struct
+
+    status, _, _, _, _, tag, kind = struct.unpack("IIIHHHH", beside[:20])
+    if not status & 0x10:  # TP_STATUS_VLAN_VALID, linux/if_packet.h
+        return frame
+    return frame[:12] + struct.pack("!HH", kind if status & 0x40 else 0x8100, tag) + frame[12:]
+
+
 ears = []  # type: list[Ears]  # of this message
 
 
@@ -1329,12 +1345,40 @@ def act_heard(act: Json) -> Answer:
     return DONE, json.dumps(ears.pop().end(act["settle_s"], act["at_most_s"]), separators=(",", ":")), ""
 
 
+BURST_BYTES = 24 << 10  # a frame counts for BURST_LEAST at least: devices and sockets hold a few hundred frames
+BURST_LEAST = 512
+BURST_PAUSE_S = 0.002
+
+
+class Pace:
+    """Says after which frames to pause, so that no host on the way drops any."""
+
+    def __init__(self) -> None:
+        self.burst = 0
+
+    def is_due(self, frame: bytes) -> bool:
+        """Count a frame that was sent; whether so many came in a row that it is time for a pause."""
+        self.burst += max(BURST_LEAST, len(frame))
+        if self.burst < BURST_BYTES:
+            return False
+        self.burst = 0
+        return True
+
+
 def act_emit(act: Json) -> Answer:
     """Send frames by devices of this host, and packets by its own network stack (raw(7))."""
     import socket
 
+    pace = Pace()
     for space, device, text in act["frames"]:
-        ears[-1].send(space, device, bytes.fromhex(text))
+        frame = bytes.fromhex(text)
+        try:
+            ears[-1].send(space, device, frame)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # else it is lost on the way, as others are: its other end took none
+                raise
+        if pace.is_due(frame):
+            time.sleep(BURST_PAUSE_S)
     if act["packets"]:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as stack:
             for target, text in act["packets"]:
@@ -1399,24 +1443,17 @@ class Switch:
         return self.number
 
 
-BURST_BYTES = 24 << 10  # a frame counts for BURST_LEAST at least: devices and sockets hold a few hundred frames
-BURST_LEAST = 512
-BURST_PAUSE_S = 0.002
-
-
 def act_inject(act: Json) -> Answer:
     """Send frames to a switch, and wait for it to have done them: in bursts, so that no host on the way drops any."""
     switch = Switch(act["bridge"], act["timeout_s"])
     with switch.socket:
-        burst = 0
+        pace = Pace()
         for port, text in act["frames"]:
             frame = bytes.fromhex(text)
             switch.send(port, frame)
-            burst += max(BURST_LEAST, len(frame))
-            if burst >= BURST_BYTES:
+            if pace.is_due(frame):
                 switch.settle()
                 time.sleep(BURST_PAUSE_S)
-                burst = 0
         switch.settle()
     return DONE, "", ""
 

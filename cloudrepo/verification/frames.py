@@ -64,7 +64,7 @@ def ping(destination: str, source: str, source_ip: str, destination_ip: str, pay
     return ethernet(destination, source, IPV4, _ipv4(source_ip, destination_ip, ICMP, message, HOPS))
 
 
-def dhcp_question(source: str, transaction: bytes, note: bytes) -> bytes:
+def dhcp_question(source: str, transaction: bytes, note: bytes, *, tag: int | None = None) -> bytes:
     """A DHCPDISCOVER (RFC 2131, 4.4.1); the note stands behind the options, where nobody looks.
 
     A server keeps nothing for it: only a client that asks again for what was offered gets a lease.
@@ -72,7 +72,8 @@ def dhcp_question(source: str, transaction: bytes, note: bytes) -> bytes:
     message = struct.pack("!BBBB4sHH", 1, 1, 6, 0, transaction, 0, 0) + bytes(16)
     message += _mac(source).ljust(16, b"\0") + bytes(64 + 128)
     message += bytes.fromhex("63825363") + bytes([53, 1, 1]) + bytes([55, 3, 1, 3, 6]) + b"\xff" + note
-    return udp(BROADCAST, source, "0.0.0.0", "255.255.255.255", (68, 67), message.ljust(MESSAGE, b"\0"))  # noqa: S104
+    padded = message.ljust(MESSAGE, b"\0")
+    return udp(BROADCAST, source, "0.0.0.0", "255.255.255.255", (68, 67), padded, tag=tag)  # noqa: S104
 
 
 def _ipv4(source: str, destination: str, protocol: int, payload: bytes, hops: int) -> bytes:
