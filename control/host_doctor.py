@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from cloudrepo import link_switches
@@ -107,10 +108,15 @@ def _ask(context: Context, ip: str) -> HostFacts:
         question, account=target.user, address=_our_address(target.address, target.port), port=target.port
     )
     answers = executor.run_plan(ip, plan).observed
-    asked = time.time()
+    asked = _now()
     answer = executor.run_plan(ip, host_facts.clock_question(question.installation)).steps.get("clock")
-    clock = host_facts.read_clock(answer, asked, time.time())
+    clock = host_facts.read_clock(answer, asked, _now())
     return host_facts.read(ip, question, answers, clock)
+
+
+def _now() -> float:
+    """The wall clock, in seconds: what is asked is how others differ from it."""
+    return datetime.now(UTC).timestamp()
 
 
 def _our_address(host: str, port: int) -> str:
