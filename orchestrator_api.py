@@ -216,9 +216,10 @@ class OrchestratorAPI:
         internet_enabled: bool = False,
         *,
         image: str = "",
+        first_boot: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A new VM with its disk on the next worker with room: the VM's dict. `image` = an added one."""
-        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, image)
+        """A new VM on the next worker with room: its dict. `image` = an added one; `first_boot`: docs/first-boot.md."""
+        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, image, first_boot)
         vm = design.add_vm(self.context, username, slice_id, wish)
         return views.vm(vm)
 

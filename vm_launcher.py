@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cloudrepo import rules, screen_password, validation
+from cloudrepo import first_boot, rules, screen_password, validation
 from cloudrepo.errors import CloudError
 from cloudrepo.naming import MANUAL, Mark, machine_uuid, tap_name
 from cloudrepo.probe import Host, require_bridge
@@ -79,6 +79,7 @@ def vm_resources(
         user=host.user,
         detach=settings.qemu.detach,
         vnc_password=screen_password.of(vm),
+        seed=first_boot.of(vm, machine_uuid(host.installation, vm_id)),
     )
     return [*resources, machine(scope, vm, host.installation, spec)]
 

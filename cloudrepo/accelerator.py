@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudrepo.commands import qemu
+from cloudrepo.commands import python3, qemu
 from cloudrepo.plan import MakeDir, Plan, PlanResult, Remove, Run, Stage, Step, StepResult
 
 Accelerator = Literal["kvm", "tcg"]
@@ -26,8 +26,6 @@ WORKS = EXIT_VALUE << 1 | 1
 #: 16-bit code at 0000:7c00: mov al,10h; out 0f4h,al; hlt. Then the signature a BIOS looks for.
 BOOT_SECTOR = bytes([0xB0, EXIT_VALUE, 0xE6, EXIT_PORT, 0xF4]).ljust(510, b"\0") + b"\x55\xaa"
 
-#: The sector is not text, so it travels as base64 on stdin.
-_WRITE_SECTOR = "import base64, sys; open(sys.argv[1], 'xb').write(base64.b64decode(sys.stdin.read()))"
 
 _NO_DEVICE = (
     "there is no /dev/kvm: virtualisation is off in the firmware, or this machine is itself a guest without "
@@ -78,7 +76,7 @@ def proof_plan(
         Step(
             name="disk",
             label="write a disk of one sector",
-            act=Run(words=("python3", "-c", _WRITE_SECTOR, disk), stdin=sector, user=user),
+            act=Run(words=python3.write_binary(disk), stdin=sector, user=user),
         ),
         Step(
             name="boot",

@@ -244,6 +244,7 @@ def _wiring(wanted: Wiring, found: Wiring) -> Iterator[Aspect]:
     yield from _differ("RAM in MiB", wanted.ram_mib, found.ram_mib)
     yield from _differ("VNC port", wanted.vnc_port, found.vnc_port)
     yield from _differ("NICs", wanted.nics, found.nics)
+    yield from _differ("seed", wanted.seed, found.seed)
 
 
 def _disk(wanted: Disk, found: Disk) -> Iterator[Aspect]:

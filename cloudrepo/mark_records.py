@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudrepo import link_switches, validation
+from cloudrepo import first_boot, link_switches, validation
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import INTERNET_VLAN
 from cloudrepo.validation import shown
@@ -197,6 +197,10 @@ def _interfaces(value: Any) -> list[Record]:
     return [_interface(one) for one in _list("interfaces", value, validation.MAX_DATA_INTERFACES + 1)]
 
 
+def _first_boot(value: Any) -> Record:
+    return first_boot.wanted(value)
+
+
 _ID = _whole(1, HIGHEST_ID)
 _text = _printable(1000)
 _owner = _printable(64)  # state files of before may have users that `validation.username` would not take
@@ -227,6 +231,7 @@ _VM: Checks = {
     "image": _text,
     "image_source": _text,
     "restart": _restart,
+    first_boot.KEY: _first_boot,
 }
 _INTERFACE: Checks = {
     "name": validation.interface_name,

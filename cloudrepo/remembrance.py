@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 SET_WITHOUT_A_HOST = ("restart",)
 _VM = (
     *("vm_id", "name", "owner", "worker_ip", "flavor", "cores", "ram_gb", "disk_gb", "vnc_port", "interfaces"),
-    *("qcow_image", "image", "image_source", *SET_WITHOUT_A_HOST),
+    *("qcow_image", "image", "image_source", "first_boot", *SET_WITHOUT_A_HOST),
 )
 _SLICE = ("slice_id", "name", "owner", "topology_type", "vlan_pool_start", "vlan_pool_end", "deployed")
 

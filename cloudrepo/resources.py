@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from cloudrepo.first_boot import Seed
 from cloudrepo.naming import Mark
 
 Key = tuple[str, str]
@@ -262,6 +263,7 @@ class Wiring:
         ram_mib: in MiB.
         vnc_port: the TCP port of its screen.
         nics: device and MAC of each NIC, in the guest's order.
+        seed: the file name of its first boot's seed; "" = none.
     """
 
     disk: str
@@ -269,13 +271,14 @@ class Wiring:
     ram_mib: int
     vnc_port: int
     nics: tuple[tuple[str, str], ...]
+    seed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
     """What QEMU is started with. Sizes: `ram_mib` in MiB; `disk` absolute on the host.
 
-    `vnc_password` is told to it by QMP and is in no command line; empty = none.
+    `vnc_password` is told to it by QMP and is in no command line; empty = none. `seed` None = its guest has none.
     """
 
     vm_name: str
@@ -290,6 +293,7 @@ class MachineSpec:
     user: str
     detach: str = "setsid"
     vnc_password: str = field(default="", repr=False)
+    seed: Seed | None = field(default=None, repr=False)
 
     @property
     def wiring(self) -> Wiring:
@@ -300,6 +304,7 @@ class MachineSpec:
             ram_mib=self.ram_mib,
             vnc_port=self.vnc_port,
             nics=tuple((nic.device, nic.mac) for nic in self.nics),
+            seed=self.seed.name if self.seed is not None else "",
         )
 
 

@@ -6,12 +6,15 @@ kind share one call where the tool can take many.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 
+from cloudrepo import seed_image
 from cloudrepo.aspects import RUNNING
-from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
+from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, python3, qemu
 from cloudrepo.diff import Change
 from cloudrepo.firewall import forwarding_for
+from cloudrepo.first_boot import Seed
 from cloudrepo.mended_disks import mend_disk
 from cloudrepo.naming import DRAFT, flow_cookie, machine_dir, run_root, server_dir
 from cloudrepo.plan import (
@@ -424,9 +427,20 @@ class StageBuilder:
             log=log,
         )
         return [
+            *(self._seed(machine, spec.user, directory, spec.seed) if spec.seed is not None else ()),
             Step(name=f"{lane}:start", label=f"start {name}", act=act, vm_id=machine.vm_id),
             Step(name=f"{lane}:run", label=f"{name} runs", act=told, vm_id=machine.vm_id),
         ]
+
+    def _seed(self, machine: Machine, user: str, directory: str, seed: Seed) -> list[Step]:
+        """Written by the account that QEMU runs as: what its guest reads is nobody else's."""
+        label = f"write what VM {machine.vm_id} is told at its first boot"
+        act = Run(
+            words=python3.write_binary(f"{directory}/{seed.name}"),
+            stdin=base64.b64encode(seed_image.volume(seed)).decode(),
+            user=user,
+        )
+        return [Step(name=f"vm{machine.vm_id}:seed", label=label, act=act, vm_id=machine.vm_id)]
 
     def _run(self, name: str, label: str, words: tuple[str, ...], stdin: str = "") -> Step:
         return Step(name=name, label=label, act=Run(words=words, stdin=stdin))

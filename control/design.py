@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudrepo import allocation, placement, quotas, screen_password, validation
+from cloudrepo import allocation, first_boot, placement, quotas, screen_password, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.naming import INTERNET_VLAN
@@ -64,6 +64,7 @@ class VmWish:
     data_interfaces: Any
     internet: Any
     image: Any = ""
+    first_boot: Any = None
 
 
 def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Record:
@@ -143,6 +144,7 @@ def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, da
     name = validation.unused_vm_name(record, validation.vm_name(wish.name))
     count = validation.data_interfaces_count(wish.data_interfaces)
     has_internet = validation.truth(wish.internet, "internet access")
+    told = first_boot.wanted(wish.first_boot)
     asked = quotas.Amount(1, flavor["cores"], flavor["ram_gb"], flavor["disk_gb"])
     quotas.check(data, owner, asked, context.settings)
     worker = _place(context, data, flavor)
@@ -150,7 +152,7 @@ def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, da
     vm = context.deployment.design_vm(
         data, slice_id, vm_id, name, owner, worker, flavor | {"name": wish.flavor}, count, internet=has_internet
     )
-    chosen = {"image": wish.image} if wish.image else {}
+    chosen = ({"image": wish.image} if wish.image else {}) | ({first_boot.KEY: told} if told else {})
     made = {screen_password.KEY: screen_password.make(), "status": CREATING}
     record["vms"].append(vm.to_dict() | chosen | made)
     return intents.write_of_vm(data, record, record["vms"][-1], ADD_VM, username)

@@ -33,6 +33,9 @@ _MODULES = (
     "evdev",
 )
 
+# Loaded when somebody first wants one: the kernel asks ``sbin/modprobe``, which has the same names.
+_ON_DEMAND = ("cdrom", "isofs", "llc", "stp", "bridge", "mrp", "garp", "8021q")
+
 # Names under which the programs of busybox are found, beside those it installs itself.
 _FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "etc", "lib/modules", "root", "tmp")
 
@@ -86,9 +89,9 @@ def _add_modules(root: Path, tree: Path) -> None:
     for path in tree.glob("**/lib/modules/**/*.ko*"):
         found.setdefault(path.name.partition(".ko")[0], path)
     order = []
-    for name in _MODULES:
+    for name in (*_MODULES, *_ON_DEMAND):
         if name in found:
-            order.append(f"{name}.ko")
+            order += [f"{name}.ko"] if name in _MODULES else []
             _unpack_module(found[name], root / "lib/modules" / f"{name}.ko")
     (root / "lib/modules/order").write_text("\n".join(order) + "\n", encoding="ascii")
 

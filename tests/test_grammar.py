@@ -33,6 +33,7 @@ from cloudrepo.commands.qemu_img import ImageInfo
 from cloudrepo.diff import Change
 from cloudrepo.doctor import host_facts
 from cloudrepo.doctor.trial import Trial, Uplink
+from cloudrepo.first_boot import Seed
 from cloudrepo.host.grammar import WORDS
 from cloudrepo.host.judge import NotAllowed, judge_plan, judge_step
 from cloudrepo.naming import SHARED, Mark, flow_owner, machine_uuid, meter_number, tap_name
@@ -96,6 +97,9 @@ def network_and_machines() -> Iterator[Plan]:
         if one.spec
     ]
     yield stages([Change(wanted=one) for one in locked])
+    seed = Seed((("meta-data", "instance-id: one\n"), ("user-data", "#!/bin/sh\n"), ("network-config", "version: 2\n")))
+    told = [dataclasses.replace(one, spec=dataclasses.replace(one.spec, seed=seed)) for one in machines[:1] if one.spec]
+    yield stages([Change(wanted=one) for one in told])
     yield from with_rates(stages)
     yield stages([Change(seen=with_strays(one)) for one in [*everything, disk, half]], stop_grace_s=20.0)
     for status in ("frozen", "paused"):
@@ -431,7 +435,8 @@ def test_a_changed_word_is_refused(corpus: tuple[list[Plan], set[tuple[str, int]
     for step in steps_of(corpus[0]):
         for way, word in words_in({key: value for key, value in step.items() if key not in FREE}):
             for twist, change in TWISTS.items():
-                if (twist == "line break" and word.startswith("{\n")) or word.endswith("ao="):
+                is_binary = way == ("stdin",) and step["words"][0] == "python3"
+                if (twist == "line break" and word.startswith("{\n")) or (is_binary and twist == "before"):
                     continue  # JSON, which may end with an empty line; and base64, in which words mean nothing
                 if is_allowed(changed(step, way, change(word))):
                     let_through.append((step["act"], way, twist, change(word)))

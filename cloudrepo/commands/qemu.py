@@ -48,6 +48,7 @@ def command(machine: Machine, directory: str) -> tuple[str, ...]:
         *("-S", "-nodefaults", "-no-user-config", "-sandbox", SANDBOX[spec.detach], "-trace", END_TRACE),
         *_hardware(spec),
         *("-drive", f"file={spec.disk},format=qcow2,if=virtio"),
+        *(("-drive", f"file={directory}/{spec.seed.name},format=raw,if=virtio,readonly=on") if spec.seed else ()),
         *("-vga", "std", "-vnc", _screen(spec)),
         *_channels(directory),
         *(word for slot, nic in enumerate(spec.nics) for word in _nic(nic, slot, vnet_hdr=spec.vnet_hdr)),
@@ -157,6 +158,7 @@ def parse_command(words: Sequence[str]) -> Started:
 def _wiring(options: Mapping[str, Sequence[str]]) -> Wiring | None:
     devices = [_fields(text) for text in options.get("-device", ())]
     taps = {fields.get("id"): fields.get("ifname", "") for fields in map(_fields, options.get("-netdev", ()))}
+    seeds = [_fields(text).get("file", "") for text in options.get("-drive", ())[1:]]
     try:
         return Wiring(
             disk=_fields(options["-drive"][0])["file"],
@@ -164,6 +166,7 @@ def _wiring(options: Mapping[str, Sequence[str]]) -> Wiring | None:
             ram_mib=int(options["-m"][-1]),
             vnc_port=int(options["-vnc"][-1].split(",")[0].rpartition(":")[2]) + FIRST_VNC_PORT,
             nics=tuple((taps.get(one["netdev"], ""), one.get("mac", "")) for one in devices if "netdev" in one),
+            seed=" ".join(path.rpartition("/")[2] for path in seeds),
         )
     except (LookupError, ValueError):
         return None

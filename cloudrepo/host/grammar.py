@@ -70,6 +70,7 @@ WORDS = {
     "file": "[A-Za-z0-9_][A-Za-z0-9._-]{{0,150}}",  # no path, never `..`, never hidden
     "disk": "(?:vm-(?:0|[1-9][0-9]{{0,8}})|manual-[A-Za-z0-9_-]{{1,80}})",  # the directory of one disk
     "removed": "removed-[0-9a-f]{{16}}",  # a base image that is about to go
+    "seed": "seed-[0-9a-f]{{16}}[.]iso",  # what a guest reads at its first boot
     "image": "[A-Za-z0-9][A-Za-z0-9_-]{{0,120}}_img[.]qcow2",  # the disk of a VM, in the image folder
     "part": "[0-9a-f]{{16}}(?:-[0-9a-f]{{16}})?[.]part(?:[.][0-9a-f]{{16}}[.]part)?|from-[0-9a-f]{{16}}[.]part",
     "proof": "/run/cloudrepo-proof-[0-9a-f]{{12}}",
@@ -213,6 +214,7 @@ prlimit --as=2147483648 --cpu=60 -- qemu-img check --output=json -f qcow2 <store
 AS_QEMU = """
 tail -c <number> -- <run>/vm-<id>/qemu.log
 python3 -c <boot> <proof>/disk < base64
+python3 -c <boot> <run>/vm-<id>/<seed> < base64
 qemu-system-x86_64 -nodefaults -no-user-config -display none -m 16 -accel kvm -cpu host -drive file=<proof>/disk,format=raw,if=ide -device isa-debug-exit,iobase=0xf4,iosize=1
 qemu-system-x86_64 -nodefaults -no-user-config -display none -m 16 -accel tcg -drive file=<proof>/disk,format=raw,if=ide -device isa-debug-exit,iobase=0xf4,iosize=1
 qemu-system-x86_64 {machine}
@@ -379,6 +381,7 @@ MACHINE = """
 -m <number>
 -smp <number>
 -drive file=<base>/<image>,format=qcow2,if=virtio
+-drive file=<run>/vm-<id>/<seed>,format=raw,if=virtio,readonly=on
 -vga std
 -vnc <loopback>:<number>
 -vnc <ip>:<number>,password=on

@@ -415,7 +415,7 @@ def _flow(line: str, bounds: Bounds) -> Named | None:
 
 
 def _base64(text: str, bounds: Bounds) -> Named | None:
-    return [] if re.fullmatch("[A-Za-z0-9+/=]{1,4096}", text, re.ASCII) else None
+    return [] if re.fullmatch("[A-Za-z0-9+/=]{1,524288}", text, re.ASCII) else None
 
 
 STDIN = {

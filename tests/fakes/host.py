@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -244,7 +245,6 @@ class ModelHost:
         return str(pid)
 
     def _Spawn(self, act: acts.Spawn) -> str:
-        options = dict(zip(act.words[1:-1], act.words[2:], strict=True))
         if act.words[0] != "qemu-system-x86_64" or "-S" not in act.words:
             raise Refusal(f"not to be started: {act.words}")
         for word in act.words:
@@ -253,9 +253,10 @@ class ModelHost:
                 tap = self.devices.get(name)
                 if tap is None or tap.user != act.user:
                     raise Refusal(f"could not configure /dev/net/tun ({name}): Operation not permitted")
-        disk = options["-drive"].split(",")[0].removeprefix("file=")
-        if disk not in self.files:
-            raise Refusal(f"Could not open '{disk}': No such file or directory")
+        for word in (after for before, after in itertools.pairwise(act.words) if before == "-drive"):
+            disk = word.split(",")[0].removeprefix("file=")
+            if disk not in self.files:
+                raise Refusal(f"Could not open '{disk}': No such file or directory")
         return self._start(act.words, act.pid_file, "paused")
 
     def _Qmp(self, act: acts.Qmp) -> str:
@@ -311,6 +312,11 @@ class ModelHost:
                 if path not in self.files:
                     raise Refusal(f"tail: cannot open '{path}' for reading: No such file or directory")
                 return self.files[path]
+            case ("python3", "-c", _, path):  # `commands.python3.write_binary`
+                if path in self.files or path.rpartition("/")[0] not in self.directories:
+                    raise Refusal(f"FileExistsError, or no directory: '{path}'")
+                self.files[path] = act.stdin
+                return ""
             case ("sysctl", "-qw" | "-qew", *settings):
                 self.switches.update(dict(one.split("=") for one in settings))
                 for name, device in self.devices.items():
