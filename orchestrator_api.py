@@ -41,6 +41,7 @@ from control import (
 )
 from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
+from control.calls_for_scripts import CallsForScripts
 from control.context import Context
 from database import Database
 from deployment_api import DeploymentAPI
@@ -69,7 +70,7 @@ def build(state_path: str | os.PathLike[str] = "database.yaml", *, db: Database 
     return OrchestratorAPI(db, DeploymentAPI(executor), settings=settings)
 
 
-class OrchestratorAPI:
+class OrchestratorAPI(CallsForScripts):
     """The control plane: slices, VMs and links, from design to teardown.
 
     Args:

@@ -9,14 +9,29 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import doctor, documents, draw, images, links, slice_commands, state, topology, users
-from cli.ask import Ask, Back, Leave, TerminalKeyboard
+from cli import (
+    assembly,
+    doctor,
+    documents,
+    draw,
+    images,
+    links,
+    plan_commands,
+    slice_commands,
+    slices,
+    state,
+    topology,
+    users,
+    vms,
+)
+from cli.ask import Back, Leave
 from cli.documents import NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
 from cli.operation import LeftRunning
-from cli.screen import FAINT, Screen
-from cli.slice_commands import SliceOrAll
+from cli.options import As, DryRun, Json, SliceOrAll, Vm, Yes
+from cli.screen import Screen
 from cli.text import system_words
+from cli.work import Work, questions, talk
 from cloudrepo.errors import CloudError
 
 EXIT_FAILED = 1
@@ -25,7 +40,8 @@ EXIT_INTERRUPTED = 130
 
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
-    *("doctor", "restart-policy", "user", "link", "image", "path", "draw", "topology"),
+    *("doctor", "restart-policy", "user", "link", "image", "path", "draw", "topology", "slice", "vm"),
+    *("plan", "apply", "exec", "config"),
     *slice_commands.NAMES,
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -39,16 +55,21 @@ app = typer.Typer(
 worker_app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
 app.add_typer(slice_commands.app)
 app.add_typer(draw.app)
+app.add_typer(plan_commands.app)
 app.add_typer(worker_app, name="worker")
 app.add_typer(state.app, name="state")
+app.add_typer(slices.app, name="slice")
+app.add_typer(vms.app, name="vm")
 app.add_typer(users.app, name="user")
 app.add_typer(links.app, name="link")
 app.add_typer(images.app, name="image")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(topology.app, name="topology")
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; install missing system packages.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
+AskHosts = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", envvar="CLOUDREPO_WAIT", help="Ask the workers first, or show what is known."),
+]
 Address = Annotated[str, typer.Argument(metavar="IP", help="Its management address.")]
 
 
@@ -61,6 +82,11 @@ def run(words: Sequence[str], before_write: BeforeWrite) -> int:
         words: the command line without the program's name.
         before_write: called before anything writes the state file.
     """
+    with assembly.Named(words):
+        return _answered(words, before_write)
+
+
+def _answered(words: Sequence[str], before_write: BeforeWrite) -> int:
     from typer.exceptions import TyperException
 
     as_json = documents.are_wanted(words)
@@ -105,11 +131,12 @@ def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
     if words and words[0] == "lab":
         from lab.cli import app as lab_app
 
-        return _invoke(lab_app, "cloud lab", words[1:])
+        return _invoke(typer.main.get_command(lab_app), "cloud lab", words[1:])
     status = enter_lab_if_up(words) if _is_about_hosts(words) else None
     if status is not None:
         return status
-    return _invoke(app, "cloud", words, obj=before_write)
+    command, path, rest = assembly.chosen(app, words)
+    return _invoke(command, " ".join(["cloud", *path]), rest, obj=before_write)
 
 
 def _is_about_hosts(words: Sequence[str]) -> bool:
@@ -117,9 +144,8 @@ def _is_about_hosts(words: Sequence[str]) -> bool:
     return bool(words) and words[0] in _HERE_IS_THE_LAB and list(words[:2]) != ["doctor", "access"]
 
 
-def _invoke(chosen: typer.Typer, name: str, words: Sequence[str], **more: Any) -> int:
+def _invoke(command: Any, name: str, words: Sequence[str], **more: Any) -> int:
     """As calling the app does, but Ctrl-C and a pipe without a reader come out as they are."""
-    command = typer.main.get_command(chosen)
     try:
         with command.make_context(name, list(words), **more) as context:
             return int(command.invoke(context) or 0)
@@ -139,11 +165,7 @@ def _usage(error: Exception) -> str:
 
 
 def _installation(context: typer.Context) -> Installation:
-    from cli.recovery import remind
-
-    installation = Installation.open(context.find_root().obj)
-    remind(installation)
-    return installation
+    return Work(context, "", as_json=False).installation
 
 
 def _status(ok: bool) -> int:
@@ -175,20 +197,11 @@ def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it
 
 
 @app.command()
-def status(context: typer.Context) -> int:
-    """Show the workers, and where state and log are."""
-    from cli.screens.cluster import show_cluster
+def status(context: typer.Context, wait: AskHosts = True, as_json: Json = False) -> int:
+    """Show the workers and the slices, and where state and log are."""
+    from cli.status import show_status
 
-    screen = Screen()
-    installation = _installation(context)
-    if installation.untouched:
-        screen.line(("This cluster has never been contacted; the menu asks before it does.", FAINT))
-    else:
-        installation.api.discovery.start()
-        installation.api.discovery.wait(installation.settings.discovery.wait)
-    ok, answer = installation.api.cluster_status()
-    show_cluster(screen, answer) if ok else screen.complain(answer)
-    return _status(ok)
+    return show_status(Work(context, "status", as_json=as_json), asks=wait)
 
 
 @app.command()
@@ -237,13 +250,13 @@ def events(
 def cleanup(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(metavar="IP", help="Only on this host.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only; status 2 when there is something.")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> int:
     """Remove everything on the hosts that carries this installation's mark, after a list and a yes."""
     from cli.cleanup import clean_up
 
-    return clean_up(_installation(context), host, Screen(), _ask(), dry_run=dry_run, assume_yes=yes)
+    return clean_up(_installation(context), host, Screen(), questions(), dry_run=dry_run, assume_yes=yes)
 
 
 @app.command()
@@ -257,9 +270,9 @@ def drift(
     """Compare every object on every host with the records; status 2 when they differ."""
     from cli.drift import fix_drift, show_drift
 
-    screen, installation = Screen(sys.stderr if as_json else None), _installation(context)
+    screen, installation = talk(context, as_json=as_json), _installation(context)
     if fix:
-        return fix_drift(installation, slice, screen, _ask(aside=as_json), as_json=as_json, assume_yes=yes)
+        return fix_drift(installation, slice, screen, questions(aside=as_json), as_json=as_json, assume_yes=yes)
     return show_drift(installation, slice, screen, as_json=as_json)
 
 
@@ -275,7 +288,7 @@ def verify_(
 
     if every and slice is not None:
         raise typer.BadParameter("--all and a slice are two things; leave one out", param_hint="--all")
-    return show_verification(_installation(context), slice, Screen(sys.stderr if as_json else None), as_json=as_json)
+    return show_verification(_installation(context), slice, talk(context, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -295,44 +308,59 @@ def path(
 
 
 @app.command()
-def console(context: typer.Context, vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")]) -> int:
+def console(context: typer.Context, vm: Vm, user: As = "") -> int:
     """Open the serial console of a guest; Ctrl-] leaves it."""
     from cli.console import open_console
 
-    return _open_guest(context, vm, open_console)
+    return _open_guest(context, vm, user, open_console)
 
 
 @app.command()
-def vnc(context: typer.Context, vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")]) -> int:
+def vnc(context: typer.Context, vm: Vm, user: As = "") -> int:
     """Open a tunnel to the screen of a guest and print its address; Ctrl-C closes it."""
     from cli.vnc import open_vnc
 
-    return _open_guest(context, vm, open_vnc)
+    return _open_guest(context, vm, user, open_vnc)
+
+
+@app.command("exec")
+def exec_(
+    context: typer.Context,
+    vm: Vm,
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The program and its words; no shell.")],
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, max=86400, help="Longest time it may take.")] = 60.0,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="It reads what this command reads.")] = False,
+    user: As = "",
+    as_json: Json = False,
+) -> int:
+    """Run a program in a guest by its guest agent; the exit status is the program's own."""
+    from cli.guest_exec import run_in_guest
+
+    work = Work(context, "exec", as_json=as_json)
+    return run_in_guest(work, vm, user, command, timeout_s=timeout, reads=stdin)
 
 
 @app.command("restart-policy")
 def restart_policy(
     context: typer.Context,
-    vm: Annotated[str, typer.Argument(metavar="VM", help="Its id or name.")],
+    vm: Vm,
     policy: Annotated[
         str, typer.Argument(metavar="POLICY", help="never, on-failure or always; `default` is what the setting says.")
     ],
+    user: As = "",
 ) -> int:
     """Say what the monitor does when a VM dies."""
     from cli.monitor import change_restart_policy
 
     return _open_guest(
-        context, vm, lambda api, owner, name, screen: change_restart_policy(api, owner, name, policy, screen)
+        context, vm, user, lambda api, owner, name, screen: change_restart_policy(api, owner, name, policy, screen)
     )
 
 
-def _open_guest(context: typer.Context, vm: str, opener: Any) -> int:
-    installation, screen = _installation(context), Screen()
-    owner = installation.owner_of(vm)
-    if owner is None:
-        screen.complain(f"There is no VM {vm}, or several users have one of that name; its id is sure.")
-        return EXIT_FAILED
-    return _status(opener(installation.api, owner, vm, screen))
+def _open_guest(context: typer.Context, vm: str, user: str, opener: Any) -> int:
+    installation, screen = _installation(context), talk(context)
+    record, found = installation.one_vm(vm, user)
+    return _status(opener(installation.api, user or str(record["owner"]), int(found["vm_id"]), screen))
 
 
 # -- the state file ------------------------------------------------------------------------
@@ -349,7 +377,7 @@ def state_rebuild(
     """Make the records anew from the marks on the hosts, when the state file is gone."""
     from cli.state_rebuild import rebuild_state
 
-    screen = Screen(sys.stderr if as_json else None)
+    screen = talk(context, as_json=as_json)
     return rebuild_state(_installation(context), host or [], installation, screen, force=force, as_json=as_json)
 
 
@@ -365,11 +393,11 @@ def worker_add(context: typer.Context, ip: Address) -> int:
 
 
 @worker_app.command("list")
-def worker_list(context: typer.Context) -> int:
+def worker_list(context: typer.Context, as_json: Json = False) -> int:
     """Ask all workers what they are, and show them."""
     from cli.workers import list_workers
 
-    return _status(list_workers(_installation(context), Screen()))
+    return list_workers(Work(context, "worker", as_json=as_json))
 
 
 @worker_app.command("trust")
@@ -377,7 +405,7 @@ def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
     """Show the key of a host that is new or was installed anew, and pin it after a yes."""
     from cli.workers import trust_worker
 
-    return _status(trust_worker(_installation(context), ip, Screen(), _ask(), assume_yes=yes))
+    return _status(trust_worker(_installation(context), ip, Screen(), questions(), assume_yes=yes))
 
 
 @worker_app.command("harden")
@@ -395,7 +423,7 @@ def worker_harden(
     installation = _installation(context)
     if show:
         return _status(print_hardening(installation, ip, undo=undo))
-    return _status(harden_worker(installation, ip, Screen(), _ask(), admin=admin, undo=undo, assume_yes=yes))
+    return _status(harden_worker(installation, ip, Screen(), questions(), admin=admin, undo=undo, assume_yes=yes))
 
 
 # -- trying and testing --------------------------------------------------------------------
@@ -453,7 +481,3 @@ def root(
 
         typer.echo(f"Cloud Repositorio {__version__}")
         raise typer.Exit
-
-
-def _ask(*, aside: bool = False) -> Ask:
-    return Ask.aside(sys.stderr) if aside else Ask(TerminalKeyboard())

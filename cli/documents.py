@@ -7,6 +7,7 @@ Each has `schema_version` and `ok`, and `error` where `ok` is false. A command t
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from cloudrepo.errors import CloudError, Message
 
 SCHEMA_VERSION = 1
+JSON_VARIABLE = "CLOUDREPO_JSON"
+TRUE = ("1", "true", "t", "yes", "y", "on")  # of a variable that stands for a flag
 _HANDED_ON = (("test",), ("bench",), ("lab", "exec"), ("lab", "host"))  # their words are another program's
 
 
@@ -32,9 +35,14 @@ class NotDone(Exception):
 
 def are_wanted(words: Sequence[str]) -> bool:
     """Whether a command line asks for a document, also one that is written wrongly."""
-    is_handed_on = any(tuple(words[: len(head)]) == head for head in _HANDED_ON)
+    is_handed_on = not words or any(tuple(words[: len(head)]) == head for head in _HANDED_ON)
     own = words[: words.index("--")] if "--" in words else words
-    return "--json" in own and not is_handed_on
+    return not is_handed_on and ("--json" in own or is_true(os.environ.get(JSON_VARIABLE, "")))
+
+
+def is_true(word: str) -> bool:
+    """Whether a variable's value switches a flag on."""
+    return word.strip().lower() in TRUE
 
 
 def error(answer: object, *, code: str = "error") -> dict[str, Any]:

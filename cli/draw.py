@@ -13,7 +13,7 @@ from cli import documents
 from cli.documents import NotDone
 from cli.installation import Installation
 from cli.screen import GOOD, Screen
-from cli.slice_commands import As, Json, Slice
+from cli.options import As, Json, Slice
 from cloudrepo.pictures.graph import Graph, of_slice
 
 FORMATS = ("terminal", "svg", "html", "mermaid", "dot")

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from cli import documents
-from cli.documents import NotDone
-from cli.installation import Installation
+from cli.options import Json, named
 from cli.screen import FAINT, GOOD, Piece, Screen
 from cli.text import count
+from cli.work import Work
 
 GIB = 1024**3
 
 app = typer.Typer(help="Disk images that people add: inspected, kept here, brought to workers.", no_args_is_help=True)
 
 
-def _named(word: str) -> str:
-    """Refuse an empty word: a script whose variable is empty means no image."""
-    if word == "":
-        raise typer.BadParameter("an empty word names nothing")
-    return word
-
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
-File = Annotated[str, typer.Argument(metavar="FILE", help="A qcow2, or the plain content of a disk.", callback=_named)]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.", callback=_named)]
+File = Annotated[str, typer.Argument(metavar="FILE", help="A qcow2, or the plain content of a disk.", callback=named)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.", callback=named)]
 
 
 @app.command()
@@ -44,46 +34,32 @@ def add(
     """Copy a file, look at the copy, and offer it for new VMs."""
     from cloudrepo.image_library import name_of_file
 
-    screen, api = _begin(context, as_json)
-    image = _done(api.add_image(None, name or name_of_file(file), file, format=format))
-    screen.line((f"Image {image['name']} was added: {described(image)}.", GOOD))
-    screen.line((f"  SHA-256 {image['sha256']}", FAINT))
-    return _end(as_json, {"image": image})
+    work = Work(context, "image", as_json=as_json)
+    image = work.done(work.api.add_image(None, name or name_of_file(file), file, format=format))
+    work.ids(image["name"])
+    work.screen.line((f"Image {image['name']} was added: {described(image)}.", GOOD))
+    work.screen.line((f"  SHA-256 {image['sha256']}", FAINT))
+    return work.end({"image": image})
 
 
 @app.command("list")
 def list_images(context: typer.Context, as_json: Json = False) -> int:
     """Show all images, who uses them, and which workers have copies."""
-    screen, api = _begin(context, as_json)
-    answer = _done(api.list_images(None, look=True))
-    show_images(screen, answer)
-    return _end(as_json, answer)
+    work = Work(context, "image", as_json=as_json)
+    answer = work.done(work.api.list_images(None, look=True))
+    work.ids(*(image["name"] for image in answer["images"]))
+    show_images(work.screen, answer)
+    return work.end(answer)
 
 
 @app.command()
 def remove(context: typer.Context, name: Name, as_json: Json = False) -> int:
     """Remove an image that nothing uses, here and on the workers that answer."""
-    screen, api = _begin(context, as_json)
-    answer = _done(api.remove_image(None, name))
-    show_removed(screen, answer)
-    return _end(as_json, {"image": answer["name"], **{key: answer[key] for key in ("removed_from", "left")}})
-
-
-def _begin(context: typer.Context, as_json: bool) -> tuple[Screen, Any]:
-    return Screen(sys.stderr if as_json else None), Installation.open(context.find_root().obj).api
-
-
-def _done(answer: tuple[bool, Any]) -> Any:
-    ok, payload = answer
-    if not ok:
-        raise NotDone(payload)
-    return payload
-
-
-def _end(as_json: bool, document: Mapping[str, Any]) -> int:
-    if as_json:
-        documents.write({"command": "image", **document})
-    return 0
+    work = Work(context, "image", as_json=as_json)
+    answer = work.done(work.api.remove_image(None, name))
+    work.ids(answer["name"])
+    show_removed(work.screen, answer)
+    return work.end({"image": answer["name"], **{key: answer[key] for key in ("removed_from", "left")}})
 
 
 # -- what is shown, also in the menu ---------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cli.documents import NotDone
     from cloudrepo.settings import Settings
     from control.authority import Session
     from database import Database
@@ -74,27 +75,54 @@ class Installation:
         """Whether this is the cluster as shipped, which may name somebody else's hosts."""
         return not in_lab() and is_untouched(self.db.data)
 
-    def owner_of(self, words: str) -> str | None:
-        """Whose the VM is that an operator names by id or name; None when there is none, or not one."""
-        vms = [vm for record in self.db.list_slices() for vm in record["vms"]]
-        found = [vm for vm in vms if str(vm["vm_id"]) == words] or [vm for vm in vms if vm["name"] == words]
-        owners = {str(vm["owner"]) for vm in found}
-        return owners.pop() if len(owners) == 1 else None
+    def one_slice(self, words: str, user: str = "") -> dict[str, Any]:
+        """The slice that an operator means by an id or a name; an id is meant first.
 
-    def one_slice(self, words: str) -> dict[str, Any]:
-        """The slice that an operator means by an id or a name.
+        Args:
+            words: the id or name.
+            user: who acts; of several slices with one name his is meant.
 
         Raises:
-            NotDone: there is none, or several have the name.
+            NotDone: there is none, or several have the name: all are listed.
         """
         from cli.documents import NotDone
 
         found = self.slices_named(words)
+        if len(found) > 1 and user:
+            found = [record for record in found if record["owner"] == user] or found
         if not found:
             raise NotDone(f"There is no slice {words}.", code="slice.unknown")
         if len(found) > 1:
-            ids = ", ".join(str(record["slice_id"]) for record in found)
-            raise NotDone(f"Several slices are called {words}: {ids}. Use the id.", code="slice.many")
+            told = "; ".join(f"{one['slice_id']} is {one['owner']}'s ({one['status']})" for one in found)
+            raise _many("slices", "slice_id", words, found, told)
+        return found[0]
+
+    def one_vm(self, words: str, user: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+        """The VM that an operator means by an id, a name, or SLICE/NAME, and its slice.
+
+        Args:
+            words: the id or name.
+            user: who acts; of several VMs with one name his is meant.
+
+        Raises:
+            NotDone: there is none, or several have the name: all are listed.
+        """
+        from cli.documents import NotDone
+
+        pairs = [(record, vm) for record in self.db.list_slices() for vm in record["vms"]]
+        found = [pair for pair in pairs if str(pair[1]["vm_id"]) == words]
+        found = found or [pair for pair in pairs if pair[1]["name"] == words]
+        if not found and "/" in words:
+            of, _, name = words.rpartition("/")
+            ids = {record["slice_id"] for record in self.slices_named(of)}
+            found = [pair for pair in pairs if pair[0]["slice_id"] in ids and pair[1]["name"] == name]
+        if len(found) > 1 and user:
+            found = [pair for pair in found if pair[1]["owner"] == user] or found
+        if not found:
+            raise NotDone(f"There is no VM {words}.", code="vm.unknown")
+        if len(found) > 1:
+            told = "; ".join(f"{vm['vm_id']} is in slice {of['slice_id']} “{of['name']}”" for of, vm in found)
+            raise _many("VMs", "vm_id", words, [{"slice_id": of["slice_id"], **vm} for of, vm in found], told)
         return found[0]
 
     def slice_id(self, words: str | None) -> int | None:
@@ -110,6 +138,18 @@ class Installation:
         slices = self.db.list_slices()
         exact = [record for record in slices if str(record["slice_id"]) == words]
         return exact or [record for record in slices if record["name"] == words]
+
+
+def _many(what: str, key: str, words: str, found: Sequence[dict[str, Any]], told: str) -> NotDone:
+    """Said when a name is not enough: all that have it, so that one can be chosen."""
+    from cli.documents import NotDone
+    from cloudrepo.errors import Message
+
+    keys = ("slice_id", "vm_id", "name", "owner", "status")
+    details = {"found": [{name: one[name] for name in keys if name in one} for one in found]}
+    ids = ", ".join(str(one[key]) for one in found)
+    text = f"Several {what} are called {words}: {ids}. Use the id. {told}."
+    return NotDone(Message(text, code=f"{key.removesuffix('_id')}.many", details=details, hint="Use the id."))
 
 
 def operators_session() -> Session:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from cli import documents
 from cli.documents import NotDone
-from cli.installation import Installation
-from cli.screen import GOOD, Screen
-from cli.slice_commands import As, Json, Slice
+from cli.options import As, DryRun, Json, Slice
+from cli.screen import GOOD
+from cli.work import SliceWork
 from cloudrepo.link_switches import NAMES
 
 app = typer.Typer(help="Links between VMs, and what they allow.", no_args_is_help=True)
@@ -31,8 +29,9 @@ Dhcp = Annotated[bool | None, typer.Option("--dhcp/--no-dhcp", help="A DHCP serv
 def list_links(context: typer.Context, slice: Slice, user: As = "", as_json: Json = False) -> int:
     """Show the links of a slice with their switches."""
     work = _Work(context, slice, user, as_json)
-    work.show(work.view["links"])
-    return work.end({"links": work.view["links"]})
+    links = work.view()["links"]
+    work.show(links, none="It has no links.")
+    return work.end({"links": links})
 
 
 @app.command()
@@ -46,15 +45,20 @@ def add(
     vlans: Vlans = None,
     dhcp: Dhcp = None,
     user: As = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Link two interfaces of a slice in design."""
     work = _Work(context, slice, user, as_json)
     (vm1, if1), (vm2, if2) = work.end_of(first), work.end_of(second)
     wishes: dict[str, Any] = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
+    if dry_run:
+        from cli.plans import show_allocation
+
+        ends = {"vm1_id": vm1, "vm1_interface": if1, "vm2_id": vm2, "vm2_interface": if2}
+        return show_allocation(work, work.acting, "add_link", ends | wishes, slice_id=work.slice_id)
     made = work.done(work.api.create_link(work.acting, work.slice_id, vm1, if1, vm2, if2, **wishes))
-    work.look()
-    link = next(one for one in work.view["links"] if one["link_id"] == made["link_id"])
+    link = next(one for one in work.view()["links"] if one["link_id"] == made["link_id"])
     work.show([link])
     return work.end({"link": link})
 
@@ -86,6 +90,7 @@ def remove(context: typer.Context, slice: Slice, link: Number, user: As = "", as
     """Take a link out of a slice in design."""
     work = _Work(context, slice, user, as_json)
     text = work.done(work.api.remove_link(work.acting, work.slice_id, _number(link)))
+    work.ids(_number(link))
     work.screen.line((f"{text}.", GOOD))
     return work.end({"link_id": _number(link), "message": text})
 
@@ -95,37 +100,11 @@ def _number(words: str) -> Any:
     return int(words) if words.isdecimal() else words
 
 
-class _Work:
-    """One command under way: its slice, who acts, and the document at the end."""
+class _Work(SliceWork):
+    """A command on the links of one slice."""
 
     def __init__(self, context: typer.Context, words: str, user: str, as_json: bool) -> None:
-        from cli.recovery import remind
-
-        installation = Installation.open(context.find_root().obj)
-        remind(installation)
-        record = installation.one_slice(words)
-        self.api = installation.api
-        self.as_json = as_json
-        self.screen = Screen(sys.stderr if as_json else None)
-        self.slice_id = int(record["slice_id"])
-        self.acting = user or str(record["owner"])
-        self.view: dict[str, Any] = {}
-        self.look()
-
-    def look(self) -> None:
-        """Read the slice as the façade shows it."""
-        self.view = self.done(self.api.get_slice(self.acting, self.slice_id))
-
-    def done(self, answer: tuple[bool, Any]) -> Any:
-        """The payload of a call.
-
-        Raises:
-            NotDone: it was refused or failed.
-        """
-        ok, payload = answer
-        if not ok:
-            raise NotDone(payload)
-        return payload
+        super().__init__(context, "link", words, user, as_json=as_json)
 
     def end_of(self, words: str) -> tuple[int, str]:
         """The VM and interface that `VM:INTERFACE` means.
@@ -136,24 +115,18 @@ class _Work:
         from cli.screens.vms import find_vm
 
         name, _, interface = words.rpartition(":")
-        vm = find_vm(self.view["vms"], name)
+        vms = self.view()["vms"]
+        vm = find_vm(vms, name)
         if vm is None:
-            known = ", ".join(f"{one['vm_id']} ({one['name']})" for one in self.view["vms"]) or "none"
+            known = ", ".join(f"{one['vm_id']} ({one['name']})" for one in vms) or "none"
             text = f"{words} is no end of a link: slice {self.slice_id} has no such VM. Its VMs are {known}."
             raise NotDone(f"{text} Write VM:INTERFACE.", code="link.end")
         return int(vm["vm_id"]), interface
 
-    def show(self, links: list[dict[str, Any]]) -> None:
+    def show(self, links: list[dict[str, Any]], *, none: str = "") -> None:
         """The links as a table."""
         from cli.screens.links import row
 
-        if not links:
-            self.screen.line("It has no links.")
-            return
-        self.screen.table(("Link", "Ends", "VLAN", *NAMES), [row(self.view, link) for link in links])
-
-    def end(self, document: dict[str, Any]) -> int:
-        """Write the document where one is wanted; the exit status."""
-        if self.as_json:
-            documents.write({"command": "link", "slice_id": self.slice_id, **document})
-        return 0
+        view = self.view()
+        headings = ("Link", "Ends", "VLAN", *NAMES)
+        self.table(headings, [row(view, link) for link in links], [link["link_id"] for link in links], none=none)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1
 ANSWERS = ("keep", "rollback")
+CALLS = {"resume": "resume", "rollback": "rollback", "apply": "apply_plan"}  # else VERB_slice
 
 Work = Callable[..., tuple[bool, Any]]
 
@@ -53,7 +54,7 @@ def run_operation(context: Context, verb: str, slice_id: int, **options: Any) ->
 
     Args:
         context: the screen's surroundings.
-        verb: `deploy`, `delete`, `start`, `stop`, `resume` or `rollback`.
+        verb: `deploy`, `delete`, `start`, `stop`, `resume`, `rollback` or `apply`.
         slice_id: which slice.
         options: further ones of the façade's call.
 
@@ -70,7 +71,7 @@ def run_operation(context: Context, verb: str, slice_id: int, **options: Any) ->
 
 def perform(context: Context, verb: str, slice_id: int, **options: Any) -> Result:
     """Do it with a progress display; see `run_operation`."""
-    call: Work = getattr(context.api, verb if verb in ("resume", "rollback") else f"{verb}_slice")
+    call: Work = getattr(context.api, CALLS.get(verb) or f"{verb}_slice")
     stop = Interruption()
     with ProgressDisplay(context.screen) as display:
         work = _Work(lambda: call(context.username, slice_id, progress=display, stop=stop, **options))

@@ -30,11 +30,9 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
     Raises:
         NotDone: there is no such NIC, or the first host does not answer.
     """
-    vm = start.rpartition(":")[0]
-    owner = installation.owner_of(vm) if vm else None
-    if owner is None:
-        raise NotDone(f"There is no VM {vm or start}, or several users have one of that name; its id is sure.")
-    ok, found = installation.api.path(owner, start, end)
+    name, _, interface = start.rpartition(":")
+    record, vm = installation.one_vm(name or start)
+    ok, found = installation.api.path(str(record["owner"]), f"{vm['vm_id']}:{interface}", end)
     if not ok:
         raise NotDone(found)
     if as_json:

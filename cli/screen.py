@@ -95,6 +95,26 @@ class Screen:
         self.console.print(table)
 
 
+class QuietScreen(Screen):
+    """Where only what went wrong is said."""
+
+    @property
+    def live(self) -> bool:
+        """Nothing is drawn."""
+        return False
+
+    def line(self, *pieces: Piece) -> None:
+        """Nothing."""
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
+        """Nothing."""
+
+    def complain(self, message: object) -> None:
+        """What failed; as of any screen."""
+        for line in clean_lines(message):
+            plain(line, to=self._stream)
+
+
 def require_reader() -> bool:
     """Notice that the reader of the standard output has left also when nothing is written; False otherwise.
 

@@ -12,8 +12,9 @@ import typer
 
 from cli import documents
 from cli.documents import NotDone
-from cli.installation import Installation
+from cli.options import As, DryRun, Json, Slice, SliceOrAll, Wait, Yes
 from cli.text import count
+from cli.work import Work, questions
 
 if TYPE_CHECKING:
     from cli.operation import Result
@@ -27,47 +28,66 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 app = typer.Typer()
 
 
-def _named(words: str | None) -> str | None:
-    """Refuse an empty word: a script whose variable is empty does not mean all slices."""
-    if words == "":
-        raise typer.BadParameter("an empty word names no slice")
-    return words
-
-
-Slice = Annotated[str, typer.Argument(metavar="SLICE", help="Its id or name.", callback=_named)]
-SliceOrAll = Annotated[
-    str | None, typer.Argument(metavar="SLICE", help="Its id or name; without it, all.", callback=_named)
-]
-As = Annotated[str, typer.Option("--as", metavar="USER", help="Act as this user instead of the slice's owner.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Hand it to the running monitor, and return at once.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
 Ended = Annotated[
     bool, typer.Option("--ended", help="The process on another host has ended: its host is gone for good.")
 ]
 
 
 @app.command()
-def deploy(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+def deploy(
+    context: typer.Context,
+    slice: Slice,
+    user: As = "",
+    wait: Wait = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
     """Bring a designed slice up."""
-    return _Job(context, "deploy", user, as_json).run(slice, no_wait=no_wait)
+    job = Job(context, "deploy", user, as_json)
+    return job.plan(slice) if dry_run else job.run(slice, wait=wait)
 
 
 @app.command()
-def delete(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+def delete(
+    context: typer.Context,
+    slice: Slice,
+    user: As = "",
+    wait: Wait = True,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> int:
     """Take a slice down, its disks too, and forget it."""
-    return _Job(context, "delete", user, as_json).run(slice, no_wait=no_wait)
+    job = Job(context, "delete", user, as_json)
+    return job.plan(slice) if dry_run else job.run(slice, wait=wait, asks=not yes)
 
 
 @app.command()
-def start(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+def start(
+    context: typer.Context,
+    slice: Slice,
+    user: As = "",
+    wait: Wait = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
     """Start a stopped slice, its disks as they were."""
-    return _Job(context, "start", user, as_json).run(slice, no_wait=no_wait)
+    job = Job(context, "start", user, as_json)
+    return job.plan(slice) if dry_run else job.run(slice, wait=wait)
 
 
 @app.command()
-def stop(context: typer.Context, slice: Slice, user: As = "", no_wait: NoWait = False, as_json: Json = False) -> int:
+def stop(
+    context: typer.Context,
+    slice: Slice,
+    user: As = "",
+    wait: Wait = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
     """Stop all machines of a slice; its disks stay."""
-    return _Job(context, "stop", user, as_json).run(slice, no_wait=no_wait)
+    job = Job(context, "stop", user, as_json)
+    return job.plan(slice) if dry_run else job.run(slice, wait=wait)
 
 
 @app.command()
@@ -85,7 +105,7 @@ def resume(
 ) -> int:
     """Go on with what was under way when a process or a host died."""
     _require_slice(slice, ended=ended, gone=gone or (), list_only=list_only)
-    job = _Job(context, "resume", user, as_json)
+    job = Job(context, "resume", user, as_json)
     if list_only:
         return job.show(slice)
     return job.run(slice, ended=ended, gone=tuple(gone or ())) if slice else job.run_all()
@@ -112,37 +132,51 @@ def _require_slice(slice: str | None, *, ended: bool, gone: Sequence[str], list_
 @app.command()
 def rollback(context: typer.Context, slice: Slice, user: As = "", as_json: Json = False, ended: Ended = False) -> int:
     """Take back what was under way when a process or a host died."""
-    return _Job(context, "rollback", user, as_json).run(slice, ended=ended)
+    return Job(context, "rollback", user, as_json).run(slice, ended=ended)
 
 
-class _Job:
+class Job(Work):
     """One command under way: which slices it means, what became of each, and how that is said."""
 
     def __init__(self, context: typer.Context, verb: str, user: str, as_json: bool) -> None:
-        from cli.recovery import remind
-        from cli.screen import Screen
-
-        self.installation = Installation.open(context.find_root().obj)
-        if verb not in ("resume", "rollback"):
-            remind(self.installation)
+        super().__init__(context, verb, as_json=as_json, reminds=verb not in ("resume", "rollback"))
         self.verb = verb
         self.user = user
-        self.as_json = as_json
-        self.screen = Screen(sys.stderr) if as_json else Screen()
-        self.done: list[dict[str, Any]] = []
+        self.ended: list[dict[str, Any]] = []
         self.wrong: dict[str, Any] | None = None
         self.status = DONE
 
-    def run(self, words: str, **options: Any) -> int:
-        """Do it to the slice that an id or a name means."""
+    def run(self, words: str, *, asks: bool = False, **options: Any) -> int:
+        """Do it to the slice that an id or a name means.
+
+        Args:
+            words: the id or name.
+            asks: ask a person at a terminal first.
+            options: of the façade's call; `wait` is ours.
+        """
         try:
-            record = self.installation.one_slice(words)
+            record = self.installation.one_slice(words, self.user)
         except NotDone as error:
             self.screen.complain(error.answer)
             self._note(None, False, error.answer)
         else:
+            if asks and sys.stdin.isatty():
+                self._ask_about(record)
             self._do(record, **options)
         return self._end()
+
+    def plan(self, words: str) -> int:
+        """Show what it would do to that slice."""
+        from cli.plans import show_plan
+
+        record = self.installation.one_slice(words, self.user)
+        return show_plan(self, self.user or str(record["owner"]), self.verb, int(record["slice_id"]))
+
+    def _ask_about(self, record: dict[str, Any]) -> None:
+        from cli.screens.context import summary
+
+        if not questions(aside=self.as_json).yes(f"Delete slice {summary(record)} and all disks", default=False):
+            raise NotDone("Nothing was deleted. `--yes` asks nothing.", code="unanswered")
 
     def run_all(self) -> int:
         """Resume all that nobody is at; Ctrl-C leaves those that were not begun as they are."""
@@ -186,19 +220,21 @@ class _Job:
             raise NotDone(found)
         return list(found)
 
-    def _do(self, record: dict[str, Any], *, no_wait: bool = False, **options: Any) -> Result:
+    def _do(self, record: dict[str, Any], *, wait: bool = True, **options: Any) -> Result:
         from cli.operation import perform, show_result
         from cli.screens.context import Context
 
         acting = self.user or str(record["owner"])
         log.info("%s of slice %s by the operator %s as %s", self.verb, record["slice_id"], getpass.getuser(), acting)
-        surroundings = Context(self.installation.api, acting, self.screen, _ask(aside=self.as_json))
-        if no_wait:
+        surroundings = Context(self.installation.api, acting, self.screen, questions(aside=self.as_json))
+        if not wait:
             result = self._hand_over(surroundings, record)
         else:
             result = perform(surroundings, self.verb, int(record["slice_id"]), **options)
         show_result(surroundings, result)
         self._note(record, result.ok, result.answer, seconds=result.seconds)
+        if result.ok:
+            self.ids(record["slice_id"])
         if result.kept is not None:
             self.status = INTERRUPTED
         return result
@@ -212,18 +248,12 @@ class _Job:
     def _note(self, record: dict[str, Any] | None, ok: bool, answer: object, *, seconds: float = 0) -> None:
         said = documents.error(answer, code="done" if ok else "error")
         slice_id, name = (record["slice_id"], record["name"]) if record else (None, None)
-        self.done.append({"slice_id": slice_id, "name": name, "ok": ok, **said, "seconds": round(seconds, 3)})
+        self.ended.append({"slice_id": slice_id, "name": name, "ok": ok, **said, "seconds": round(seconds, 3)})
         if not ok:
             self.status = self.status or FAILED
             self.wrong = self.wrong or said
 
     def _end(self) -> int:
         if self.as_json:
-            documents.write({"command": self.verb, "operations": self.done}, wrong=self.wrong)
+            documents.write({"command": self.verb, "operations": self.ended}, wrong=self.wrong)
         return self.status
-
-
-def _ask(*, aside: bool) -> Any:
-    from cli.ask import Ask, TerminalKeyboard
-
-    return Ask.aside(sys.stderr) if aside else Ask(TerminalKeyboard())

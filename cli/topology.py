@@ -12,7 +12,7 @@ import typer
 from cli import documents
 from cli.installation import state_path
 from cli.screen import GOOD, Screen
-from cli.slice_commands import Json
+from cli.options import Json
 
 if TYPE_CHECKING:
     from cloudrepo.topology.model import Topology

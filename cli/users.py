@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from cli import documents
-from cli.ask import Ask, TerminalKeyboard
 from cli.documents import NotDone
-from cli.installation import Installation
+from cli.options import Json
 from cli.screen import FAINT, GOOD, Screen
+from cli.work import Work, questions
 
 FIRST_PASSWORD_BYTES = 9  # twelve characters
 
@@ -27,7 +25,6 @@ def _named(word: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The login name.", callback=_named)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Generate = Annotated[bool, typer.Option("--generate", help="Print a random first password; else it is asked.")]
 Vms = Annotated[str | None, typer.Option("--vms", metavar="N", help="VMs.")]
 Cores = Annotated[str | None, typer.Option("--cores", metavar="N", help="Virtual CPUs; a number or `unlimited`.")]
@@ -124,44 +121,26 @@ def list_users(context: typer.Context, as_json: Json = False) -> int:
     """Show everybody: role, slices, and what is used of each quota."""
     work = _Work(context, as_json)
     users = work.done(work.api.list_users(None))
+    work.ids(*(user["username"] for user in users))
     _show(work.screen, users)
     return work.end({"users": users})
 
 
-class _Work:
-    """One command under way: the façade, where lines go, and the document at the end."""
+class _Work(Work):
+    """A command about people."""
 
     def __init__(self, context: typer.Context, as_json: bool) -> None:
-        self.api = Installation.open(context.find_root().obj).api
-        self.as_json = as_json
-        self.screen = Screen(sys.stderr if as_json else None)
-
-    def done(self, answer: tuple[bool, Any]) -> Any:
-        """The payload of a call.
-
-        Raises:
-            NotDone: it was refused or failed.
-        """
-        ok, payload = answer
-        if not ok:
-            raise NotDone(payload)
-        return payload
+        super().__init__(context, "user", as_json=as_json)
 
     def first_password(self, generate: bool) -> str:
         """A random one, or what is typed twice."""
         if generate:
             return secrets.token_urlsafe(FIRST_PASSWORD_BYTES)
-        ask = Ask.aside(sys.stderr) if self.as_json else Ask(TerminalKeyboard())
+        ask = questions(aside=self.as_json)
         first, again = ask.text("First password", secret=True), ask.text("Again", secret=True)
         if first != again:
             raise NotDone("The two are not the same; nothing was changed.", code="password.again")
         return first
-
-    def end(self, document: dict[str, Any]) -> int:
-        """Write the document where one is wanted; the exit status."""
-        if self.as_json:
-            documents.write({"command": "user", **document})
-        return 0
 
 
 def _quotas(vms: str | None, cores: str | None, ram: str | None, disk: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from cli.screen import FAINT, GOOD, Screen
 from cli.screens.cluster import show_cluster
 
 if TYPE_CHECKING:
+    from cli.work import Work
     from cloudrepo.known_hosts import KnownHosts
 
 
@@ -32,15 +33,18 @@ def add_worker(installation: Installation, address: str, screen: Screen) -> bool
     return _ask_worker(installation, ip, screen)
 
 
-def list_workers(installation: Installation, screen: Screen) -> bool:
-    """Ask all workers, then show them."""
-    installation.api.discovery.discover_all()
-    ok, status = installation.api.cluster_status()
-    if not ok:
-        screen.complain(status)
-        return False
-    show_cluster(screen, status)
-    return True
+def list_workers(work: Work) -> int:
+    """Ask all workers, then show them; the exit status.
+
+    Raises:
+        NotDone: the records cannot be read.
+    """
+    work.api.discovery.discover_all()
+    answer = work.done(work.api.cluster_status())
+    work.ids(*(worker["ip"] for worker in answer["workers"]))
+    if not work.as_json:
+        show_cluster(work.screen, answer)
+    return work.end({"workers": answer["workers"], "network_node": answer["network_node"]})
 
 
 def trust_worker(installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool) -> bool:

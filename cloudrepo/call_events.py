@@ -13,9 +13,23 @@ _TOLD = (
     *("slice_name", "topology_type", "vm_name", "flavor_name", "data_interfaces_count", "internet_enabled", "image"),
     *("vm1_id", "vm1_interface", "vm2_id", "vm2_interface", "link_id", "vlan_id", "worker_ip"),
     *("spoofing", "bridging", "vlans", "dhcp"),
-    *("kind", "ended", "policy", "fix", "role", "quotas", "give_slices_to", "path", "format", "left"),
+    *(
+        "command",
+        "status",
+        "kind",
+        "ended",
+        "policy",
+        "fix",
+        "role",
+        "quotas",
+        "give_slices_to",
+        "path",
+        "format",
+        "left",
+    ),
 )
 REASON_LIMIT = 500
+COMMAND_LIMIT = 200
 
 
 def call_event(
@@ -36,6 +50,8 @@ def call_event(
     told = {key: value for key, value in answered.items() if outcome == "done" and key != "role"}
     known = {**told, **arguments}
     details = {key: known[key] for key in _TOLD if known.get(key) not in (None, "", {})}
+    if known.get("command"):
+        details["command"] = " ".join(map(str, known["command"]))[:COMMAND_LIMIT]
     if outcome != "done":
         details |= {"reason": str(payload)[:REASON_LIMIT], "code": getattr(payload, "code", "")}
     who = str(arguments.get("username") or OPERATOR)

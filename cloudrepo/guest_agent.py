@@ -7,6 +7,7 @@ answer to somebody else is brought into step with `guest-sync-delimited`: its an
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import threading
@@ -50,13 +51,23 @@ class GuestResult:
 
     Attributes:
         status: its exit status; 128 + the signal that ended it.
-        out: its standard output.
-        err: its standard error.
+        out_bytes: its standard output.
+        err_bytes: its standard error.
     """
 
     status: int
-    out: str
-    err: str
+    out_bytes: bytes = b""
+    err_bytes: bytes = b""
+
+    @property
+    def out(self) -> str:
+        """Its standard output as text."""
+        return self.out_bytes.decode("utf-8", "replace")
+
+    @property
+    def err(self) -> str:
+        """Its standard error as text."""
+        return self.err_bytes.decode("utf-8", "replace")
 
 
 class GuestAgent:
@@ -101,8 +112,11 @@ class GuestAgent:
             raise GuestRefused(f"the guest agent refused {command}", evidence=str(answer["error"].get("desc", answer)))
         return answer.get("return")
 
-    def run(self, words: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> GuestResult:
+    def run(self, words: Sequence[str], *, stdin: str | bytes = "", timeout_s: float = 30.0) -> GuestResult:
         """Run a program in the guest and wait for its end. `words` meet no shell.
+
+        One that does not end in time, or that is not waited for any more (Ctrl-C), is ended as far as the guest's own
+        `kill` can do that.
 
         Raises:
             GuestSilent: it did not end in time, or the agent fell silent.
@@ -111,15 +125,27 @@ class GuestAgent:
         until = time.monotonic() + timeout_s
         arguments: dict[str, Any] = {"path": words[0], "arg": list(words[1:]), "capture-output": True}
         if stdin:
-            arguments["input-data"] = base64.b64encode(stdin.encode()).decode()
+            data = stdin.encode() if isinstance(stdin, str) else stdin
+            arguments["input-data"] = base64.b64encode(data).decode()
         pid = self.call("guest-exec", arguments)["pid"]
-        while True:
-            status = self.call("guest-exec-status", {"pid": pid})
-            if status["exited"]:
-                return _result(status)
-            if time.monotonic() > until:
-                raise GuestSilent(f"{words[0]} did not end within {timeout_s:g} s in the guest", code="guest.slow")
-            time.sleep(POLL_S)
+        is_over = False
+        try:
+            while True:
+                status = self.call("guest-exec-status", {"pid": pid})
+                if status["exited"]:
+                    is_over = True
+                    return _result(status)
+                if time.monotonic() > until:
+                    raise GuestSilent(f"{words[0]} did not end within {timeout_s:g} s in the guest", code="guest.slow")
+                time.sleep(POLL_S)
+        finally:
+            if not is_over:
+                self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        """Ask the guest to end a program; one that has no `kill` keeps it."""
+        with contextlib.suppress(CloudError):
+            self.call("guest-exec", {"path": "kill", "arg": [str(pid)]}, timeout_s=2.0)
 
     def _synchronize(self, timeout_s: float) -> None:
         with self._lock:
@@ -159,8 +185,4 @@ class GuestAgent:
 
 def _result(status: Mapping[str, Any]) -> GuestResult:
     code = status["exitcode"] if "exitcode" in status else 128 + int(status.get("signal", 0))
-    return GuestResult(int(code), _text(status.get("out-data")), _text(status.get("err-data")))
-
-
-def _text(data: str | None) -> str:
-    return base64.b64decode(data or "").decode("utf-8", "replace")
+    return GuestResult(int(code), *(base64.b64decode(status.get(key) or "") for key in ("out-data", "err-data")))

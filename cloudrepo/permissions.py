@@ -76,6 +76,10 @@ RULES: dict[str, Rule] = {
     "hand_over": Rule("slice", OWN, OWN, ALL),  # as the operation that is handed over, where that is known
     "resume": Rule("slice", OWN, STUDENTS, ALL),
     "rollback": Rule("slice", OWN, STUDENTS, ALL),
+    # as the operation that is planned; see `rule_for`
+    "plan": Rule("slice", OWN, OWN, ALL),
+    "allocate": Rule("slice", OWN, OWN, ALL),
+    "apply_plan": Rule("slice", OWN, OWN, ALL),
     # looking
     "list_slices": Rule("oneself", OWN, OWN, OWN),
     "list_all_slices": Rule("cluster", NONE, ALL, ALL),
@@ -83,6 +87,7 @@ RULES: dict[str, Rule] = {
     "unfinished_operations": Rule("oneself", OWN, OWN, OWN),  # lists what the same person may resume
     "console_target": Rule("vm", OWN, STUDENTS, ALL),
     "vnc_target": Rule("vm", OWN, STUDENTS, ALL),
+    "exec_in_vm": Rule("vm", OWN, STUDENTS, ALL),
     "cluster_status": Rule("cluster", ALL, ALL, ALL),
     "drift": Rule("cluster", NONE, ALL, ALL),
     "verify": Rule("cluster", NONE, ALL, ALL),
@@ -141,10 +146,19 @@ def is_admin(user: Mapping[str, Any]) -> bool:
     return role_of(user) == "admin"
 
 
+#: Whose right it takes to plan something, by what is planned, where that is not the name of the call itself.
+_PLANNED = {"add_vm": "add_vm_to_slice", "add_link": "create_link"}
+_OF_OTHERS = ("hand_over", "plan", "allocate", "apply_plan")
+
+
 def rule_for(operation: str, arguments: Mapping[str, Any]) -> Rule:
-    """The row of an operation; to hand something over one needs the right to do it."""
-    handed = f"{arguments.get('kind')}_slice" if operation == "hand_over" else operation
-    return RULES.get(handed) or RULES[operation]
+    """The row of an operation; to hand something over, or to plan it, one needs the right to do it."""
+    if operation not in _OF_OTHERS:
+        return RULES[operation]
+    plan = arguments.get("plan")
+    kind = str(plan.get("kind") if isinstance(plan, Mapping) else arguments.get("kind"))
+    named = _PLANNED.get(kind, kind)
+    return RULES.get(f"{named}_slice") or RULES.get(named) or RULES[operation]
 
 
 def may(rule: Rule, actor: Mapping[str, Any], owner: str, owner_record: Mapping[str, Any] | None) -> bool:

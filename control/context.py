@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ class Context:
         """The images that people added."""
         folder = Path(self.settings.images.store or "images").expanduser()
         return Library(self.db.path.resolve().parent / folder)
+
+    @contextmanager
+    def index_kept(self) -> Iterator[None]:
+        """A block after which the round robin stands where it did; what is in the state file a transaction keeps."""
+        before = self._index_in_memory
+        try:
+            yield
+        finally:
+            self._index_in_memory = before
 
     def round_robin_index(self, data: Mapping[str, Any]) -> int:
         """Where the round robin stands: in the state file, or in memory as documented."""

@@ -79,7 +79,7 @@ def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Reco
     context.db.refresh()
     known_slice(context.db.data, username, slice_id)  # nobody is asked for a call that is refused anyway
     context.discovery.ensure_asked()
-    with engaged(context, functools.partial(_reserve_vm, context, username, slice_id, wish)) as intent:
+    with engaged(context, functools.partial(reserve_vm, context, username, slice_id, wish)) as intent:
         try:
             return make_vm(context, intent)
         except BaseException as error:
@@ -131,7 +131,7 @@ def _may_have_begun(error: BaseException) -> bool:
     return isinstance(error, HostUnreachable) or not isinstance(error, CloudError)
 
 
-def _reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, data: Record) -> Intent:
+def reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, data: Record) -> Intent:
     """Check the wish, and write the VM with all that is now its own: worker, id, port, addresses, file name."""
     record = known_slice(data, username, slice_id)
     owner = str(user_record(data, record["owner"])["username"])  # who acts may be an administrator
@@ -281,7 +281,7 @@ def remove_vm(context: Context, username: str, slice_id: int, vm_id: int) -> str
 
     The record goes only after the disk: a worker that does not answer leaves both.
     """
-    with engaged(context, functools.partial(_intend_removal, context, username, slice_id, vm_id)) as intent:
+    with engaged(context, functools.partial(intend_removal, context, username, slice_id, vm_id)) as intent:
         try:
             clear_vm(context, intent)
         except CloudError:
@@ -290,7 +290,12 @@ def remove_vm(context: Context, username: str, slice_id: int, vm_id: int) -> str
     return "VM removed"
 
 
-def _intend_removal(context: Context, username: str, slice_id: int, vm_id: int, data: Record) -> Intent:
+def intend_removal(context: Context, username: str, slice_id: int, vm_id: int, data: Record) -> Intent:
+    """Check that a VM may be taken out of a slice, and write the intent; inside a transaction.
+
+    Raises:
+        RefusedError: it may not.
+    """
     record = known_slice(data, username, slice_id)
     intents.settle_abandoned(context, record, CHANGE)
     require_state(record, CHANGE)

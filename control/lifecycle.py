@@ -118,7 +118,7 @@ def start_vm(
     context: Context, username: str, slice_id: int, vm_id: int, *, progress: ProgressCallback | None = None
 ) -> str:
     """Start one stopped VM of a running slice."""
-    with engaged(context, functools.partial(_intend_vm, context, username, slice_id, vm_id, START_VM)) as intent:
+    with engaged(context, functools.partial(intend_vm, context, username, slice_id, vm_id, START_VM)) as intent:
         return carry_out(context, intent, progress)
 
 
@@ -126,7 +126,7 @@ def stop_vm(
     context: Context, username: str, slice_id: int, vm_id: int, *, progress: ProgressCallback | None = None
 ) -> str:
     """Stop one VM of a running slice; its disk stays, and the others run on."""
-    with engaged(context, functools.partial(_intend_vm, context, username, slice_id, vm_id, STOP_VM)) as intent:
+    with engaged(context, functools.partial(intend_vm, context, username, slice_id, vm_id, STOP_VM)) as intent:
         return carry_out(context, intent, progress)
 
 
@@ -190,7 +190,12 @@ def _require_machines(record: Mapping[str, Any]) -> None:
         )
 
 
-def _intend_vm(context: Context, username: str, slice_id: int, vm_id: int, kind: str, data: Record) -> Intent:
+def intend_vm(context: Context, username: str, slice_id: int, vm_id: int, kind: str, data: Record) -> Intent:
+    """As `intend`, for one VM of a running slice.
+
+    Raises:
+        RefusedError: it may not.
+    """
     record = known_slice(data, username, slice_id)
     is_left = intents.settle_abandoned(context, record, kind)
     require_state(record, kind)

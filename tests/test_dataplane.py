@@ -93,12 +93,12 @@ class FakeGuest(GuestAgent):
     def __init__(self, answer: Callable[[tuple[str, ...]], GuestResult]) -> None:
         self._answer = answer
 
-    def run(self, words: Any, *, stdin: str = "", timeout_s: float = 30.0) -> GuestResult:
+    def run(self, words: Any, *, stdin: str | bytes = "", timeout_s: float = 30.0) -> GuestResult:
         return self._answer(tuple(words))
 
 
 def status(code: int, out: str = "") -> FakeGuest:
-    return FakeGuest(lambda words: GuestResult(code, out, ""))
+    return FakeGuest(lambda words: GuestResult(code, out.encode()))
 
 
 def silent(words: tuple[str, ...]) -> GuestResult:
@@ -167,7 +167,7 @@ def test_a_program_runs_in_the_guest_after_another_ones_half_answer() -> None:
     socket = AgentSocket(left_over=b'{"return": {"half')
     agent = GuestAgent(socket)
     agent.wait(2)
-    assert agent.run(("ls", "$HOME")) == GuestResult(3, "hello\n", "")
+    assert agent.run(("ls", "$HOME")) == GuestResult(3, b"hello\n")
     assert socket.executed == [{"path": "ls", "arg": ["$HOME"], "capture-output": True}]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context, Record, summary
 from cli.text import count
@@ -62,15 +64,21 @@ def delete_slice_menu(context: Context) -> None:
     run_operation(context, "delete", slice_id)
 
 
-def show_slice(screen: Screen, record: Record) -> None:
-    """A slice as the documented view has it: VMs, and under each its interfaces."""
+def show_slice(screen: Screen, record: Record, *, names_of: Sequence[Record] | None = None) -> None:
+    """A slice as the documented view has it: VMs, and under each its interfaces.
+
+    Args:
+        screen: where lines go.
+        record: the slice as the façade shows it; of its VMs and links those that are to be shown.
+        names_of: all its VMs, where these are not all.
+    """
     screen.line(RULE)
     vms, links = record["vms"], record["links"]
     pool = f"VLAN pool: {record['vlan_pool_start']}-{record['vlan_pool_end']}"
     screen.line(f"Slice {record['slice_id']} [{record['status']}]: {len(vms)} VMs, {len(links)} Links, {pool}")
     if record.get("name"):
         screen.line((f"  {record['name']}", FAINT))
-    names = {int(vm["vm_id"]): str(vm["name"]) for vm in vms}
+    names = {int(vm["vm_id"]): str(vm["name"]) for vm in names_of or vms}
     for vm in vms:
         facts = [f"VNC: {vm['vnc_port']}", f"Worker: {vm['worker_ip']}", f"Disk: {_gb(vm.get('disk_gb'))}"]
         if vm.get("status") not in (None, record["status"]):

@@ -1,0 +1,145 @@
+"""What would be done, shown host by host: `./cloud plan`, and `--dry-run` of the commands that change something."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cli import documents
+from cli.documents import NotDone
+from cli.screen import BAD, FAINT, GOOD, STRONG
+from cli.text import count
+from cli.work import Work
+
+DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
+LARGEST = 64 * 1024 * 1024  # bytes of a plan
+_SIGNS = {"add": ("+", GOOD), "remove": ("-", BAD), "change": ("~", STRONG)}
+
+
+def show_plan(work: Work, acting: str, kind: str, slice_id: int, *, vm_id: int | None = None, file: str = "") -> int:
+    """Show what an operation would do, and keep it in a file where one is named.
+
+    Returns:
+        The exit status: 0 nothing, 2 something, 1 it would not go well: a host does not answer, or has something
+        foreign in the way.
+
+    Raises:
+        NotDone: the operation would be refused.
+    """
+    found = work.done(work.api.plan(acting, slice_id, kind, vm_id=vm_id))
+    wrong = _wrong(found)
+    if file and wrong is None:
+        save(Path(file), found)
+    if work.as_json:
+        documents.write({"command": work.name, "dry_run": True, "plan": found}, wrong=wrong)
+    else:
+        _show(work, found)
+        if wrong is not None:
+            work.screen.complain(wrong["message"])
+        elif file:
+            work.screen.line(f"The plan is in {file}: ./cloud apply {file}")
+    if wrong is not None:
+        return FAILED
+    return DIFFERENCES if found["differences"] else DONE
+
+
+def _wrong(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    for host in found["hosts"]:
+        if host["error"]:
+            return documents.error(host["error"], code="plan.incomplete")
+        if host["foreign"]:
+            text = f"{host['host']}: {', '.join(host['foreign'])} is there and is not ours; it would be refused"
+            return documents.error(text, code="host.foreign")
+    return None
+
+
+def _show(work: Work, found: Mapping[str, Any]) -> None:
+    screen = work.screen
+    about = f"VM {found['vm_id']} of slice" if found["vm_id"] is not None else "slice"
+    screen.line((f"{found['kind']} {about} {found['slice_id']} “{found['name']}”", STRONG))
+    for host in found["hosts"]:
+        screen.line((host["host"], STRONG), (f"  {count(len(host['actions']), 'action')}", FAINT))
+        for action in host["actions"]:
+            sign, style = _SIGNS[action["verb"]]
+            screen.line(f"  {sign} ", (f"{action['kind']} {action['name']}", style))
+    for vm in found["allocations"]["vms"]:
+        where = ", ".join([vm["worker_ip"], f"VNC {vm['vnc_port']}", *vm["addresses"]])
+        screen.line((f"VM {vm['vm_id']} {vm['name']}: {where}", FAINT))
+    for vlan in found["allocations"]["vlans"]:
+        screen.line((f"VLAN {vlan['vlan_id']} for link {vlan['link_id']}, {vlan['cidr']}", FAINT))
+    _show_quota(work, found["quota"])
+    if not found["differences"]:
+        screen.line(("Nothing would be done: the hosts are as it wants them.", GOOD))
+    else:
+        screen.line(f"{count(found['differences'], 'action')}; nothing was done.")
+
+
+def _show_quota(work: Work, quota: Mapping[str, Any]) -> None:
+    amounts = [
+        f"{amount['used']:g} {kind}" + (f" of {amount['limit']:g}" if amount["limit"] != "unlimited" else "")
+        for kind, amount in quota.items()
+        if kind != "user"
+    ]
+    work.screen.line((f"Quota of {quota['user']}: {', '.join(amounts)}", FAINT))
+
+
+def show_allocation(work: Work, acting: str, kind: str, wish: Mapping[str, Any], *, slice_id: int | None = None) -> int:
+    """Show what a change of a design would be given; the exit status, 2.
+
+    Raises:
+        NotDone: it would be refused.
+    """
+    found = work.done(work.api.allocate(acting, kind, wish, slice_id=slice_id))
+    if work.as_json:
+        documents.write({"command": work.name, "dry_run": True, "plan": found})
+        return DIFFERENCES
+    for key, value in found["allocations"].items():
+        if key != "interfaces":
+            work.screen.line(f"{key}: {value}")
+    for nic in found["allocations"].get("interfaces", ()):
+        work.screen.line(f"  {nic['name']}: {nic['mac']}")
+    _show_quota(work, found["quota"])
+    work.screen.line("Nothing was done.")
+    return DIFFERENCES
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def save(path: Path, found: Mapping[str, Any]) -> None:
+    """Keep a plan in a file of its owner's, or leave the file as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    text = json.dumps({"schema_version": documents.SCHEMA_VERSION, "plan": found}, indent=1) + "\n"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    draft.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A plan from a file.
+
+    Raises:
+        NotDone: the file cannot be read, or holds no plan.
+    """
+    from cloudrepo import regular_file
+    from cloudrepo.host import json_text
+
+    try:
+        held = json_text.loads(regular_file.read(path, LARGEST))
+    except OSError as error:
+        raise NotDone(f"The plan {path} cannot be read: {error.strerror or error}.", code="plan.file") from error
+    except ValueError as error:
+        raise NotDone(f"{path} is no plan: {error}.", code="plan.file") from error
+    plan = held.get("plan") if isinstance(held, dict) else None
+    slice_id = plan.get("slice_id") if isinstance(plan, dict) else None
+    if not isinstance(plan, dict) or not isinstance(slice_id, int) or isinstance(slice_id, bool):
+        raise NotDone(f"{path} is no plan. ./cloud plan SLICE -o FILE makes one.", code="plan.file")
+    return plan

@@ -1,0 +1,54 @@
+"""The calls of the façade that one-shot commands need beside the documented ones: plans, and programs in guests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloudrepo.interruption import Interruption
+from cloudrepo.progress import ProgressCallback
+from control import authority, guests, planning
+from control.authority import Session
+from control.calls import answers as _answers, changes as _changes
+from control.context import Context
+
+
+class CallsForScripts:
+    """A part of `OrchestratorAPI`; it answers as all of that does."""
+
+    context: Context
+    session: Session
+
+    @_answers
+    def plan(self, username: str, slice_id: int, kind: str, *, vm_id: int | None = None) -> Any:
+        """What `deploy`, `start`, `stop`, `delete` of a slice, or `start_vm`, `stop_vm`, `remove_vm` would do, by host.
+
+        See `control.planning.plan` for the keys; docs/commands.md says what they mean.
+        """
+        return planning.plan(self.context, username, slice_id, kind, vm_id)
+
+    @_answers
+    def allocate(self, username: str, kind: str, wish: Mapping[str, Any], *, slice_id: int | None = None) -> Any:
+        """What `create_slice`, `add_vm` or `add_link` would be given: `allocations`, and the `quota` afterwards."""
+        return planning.allocate(self.context, username, kind, slice_id, wish)
+
+    @_changes
+    def apply_plan(
+        self,
+        username: str,
+        slice_id: int,
+        plan: Mapping[str, Any],
+        *,
+        progress: ProgressCallback | None = None,
+        stop: Interruption | None = None,
+    ) -> Any:
+        """Do what a plan of a slice says, if record and hosts are as they were; else the refusal says what moved."""
+        return planning.apply(self.context, username, slice_id, plan, progress, stop)
+
+    @_changes
+    def exec_in_vm(
+        self, username: str, vm: int | str, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0
+    ) -> Any:
+        """Run a program in a running VM by its guest agent: `status`, `out`, `err` (bytes), and which VM it was."""
+        slices = authority.usable_slices(self.context, "exec_in_vm", username)
+        return guests.run(self.context, slices, username, vm, command, stdin=stdin, timeout_s=timeout_s)

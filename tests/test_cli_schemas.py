@@ -1,0 +1,176 @@
+"""What commands write for programs: each document of each command against its published schema."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from cli import assembly, commands
+from cli.installation import STATE_VARIABLE
+from crashing import SLICE, Installation
+from test_cli_commands import CHECKOUT
+from test_cli_recovery import crash, installation, run
+from test_cli_scripts import PROGRAMS
+
+__all__ = ["installation"]  # the fixture
+
+SCHEMAS = CHECKOUT / "docs" / "schemas" / "commands.json"
+
+
+@functools.cache
+def schemas() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(SCHEMAS.read_text())
+    return found
+
+
+def validator(command: str) -> jsonschema.Draft202012Validator:
+    """Holds documents against the schema of one command."""
+    of = schemas()
+    chosen = {"$schema": of["$schema"], "$defs": of["$defs"], **of["commands"][command]}
+    checker = jsonschema.Draft202012Validator
+    checker.check_schema(chosen)
+    return checker(chosen, format_checker=jsonschema.FormatChecker())
+
+
+def document(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What was written: one document that its schema allows."""
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    problems = [f"{list(one.absolute_path)}: {one.message}" for one in validator(command).iter_errors(found)]
+    best = jsonschema.exceptions.best_match(validator(command).iter_errors(found))
+    assert not problems, (command, best, json.dumps(found)[:2000])
+    return found
+
+
+def test_every_command_for_programs_has_a_schema_and_every_schema_a_command() -> None:
+    every = assembly.whole(commands.app)
+
+    def leaf(words: tuple[str, ...]) -> str:
+        command, depth = every, 0
+        for word in words:
+            if word not in getattr(command, "commands", {}):
+                break
+            command, depth = command.commands[word], depth + 1
+        return " ".join(words[:depth])
+
+    assert {leaf(words) for words in PROGRAMS} == set(schemas()["commands"])
+
+
+#: In this order, on slice `lab` of two VMs and a link: command, further words, exit status.
+STORY: tuple[tuple[str, str, int], ...] = (
+    ("status", "--no-wait", 0),
+    ("slice list", "", 0),
+    ("slice show", "lab", 0),
+    ("slice show", "nowhere", 1),
+    ("vm list", "", 0),
+    ("vm list", "lab --as admin", 0),
+    ("vm show", "vm1", 0),
+    ("vm show", "lab/vm1", 0),
+    ("vm show", "vm9", 1),
+    ("link list", "lab", 0),
+    ("slice create", "two --dry-run", 2),
+    ("slice create", "two --as student", 0),
+    ("vm add", "two web --dry-run", 2),
+    ("vm add", "two web --interfaces 2 --internet", 0),
+    ("vm add", "two web", 1),
+    ("vm add", "two db", 0),
+    ("link add", "two web:eth1 db:eth1 --dry-run", 2),
+    ("link add", "two web:eth1 db:eth1 --no-dhcp", 0),
+    ("link set", "two 1 --spoofing allowed", 0),
+    ("link remove", "two 1", 0),
+    ("vm remove", "db --dry-run", 2),
+    ("vm remove", "db", 0),
+    ("slice list", "--as student", 0),
+    ("deploy", "lab --dry-run", 2),
+    ("plan", "lab", 2),
+    ("deploy", "lab", 0),
+    ("deploy", "lab", 1),
+    ("vm stop", "vm2 --dry-run", 2),
+    ("vm stop", "vm2", 0),
+    ("vm start", "vm2 --dry-run", 2),
+    ("vm start", "vm2", 0),
+    ("drift", "", 0),
+    ("drift", "--fix --yes", 0),
+    ("status", "--no-wait", 0),
+    ("stop", "lab --dry-run", 2),
+    ("stop", "lab", 0),
+    ("plan", "lab --action delete", 2),
+    ("start", "lab", 0),
+    ("resume", "--list", 0),
+    ("resume", "", 0),
+    ("rollback", "lab", 1),
+    ("delete", "lab", 0),
+    ("slice remove", "two --dry-run", 2),
+    ("slice remove", "two", 0),
+    ("user list", "", 0),
+    ("user add", "ann --generate --vms 2", 0),
+    ("user quota", "ann --cores 4", 0),
+    ("user role", "ann instructor", 0),
+    ("user passwd", "ann --generate", 0),
+    ("user remove", "ann", 0),
+    ("user remove", "ann", 1),
+    ("image list", "", 0),
+    ("image remove", "nothing", 1),
+    ("state check", "", 0),
+    ("state history", "", 0),
+    ("state rebuild", "--force", 1),
+    ("worker list", "", 0),
+    ("verify", "", 2),
+)
+
+
+def test_documents_are_as_their_schemas_say_from_design_to_delete(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, words, status in STORY:
+        given = [*command.split(), *words.split()]
+        assert run(*given, "--json") == status, (given, capsys.readouterr())
+        found = document(command, capsys)
+        assert found["ok"] == (status in (0, 2)) or command in ("status",), found
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
+def test_a_document_of_a_failure_is_as_its_schema_says(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each command: a word too many."""
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "database.yaml"))
+    assert run(*words, "--json", "--no-such-option") == 64
+    command = next(name for name in schemas()["commands"] if " ".join(words).startswith(name) and _ends(name, words))
+    assert document(command, capsys)["error"]["code"] == "usage"
+
+
+def _ends(name: str, words: tuple[str, ...]) -> bool:
+    return list(words[: len(name.split())]) == name.split()
+
+
+def test_what_is_unfinished_is_as_its_schema_says(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crash(installation)
+    assert run("resume", "--list", "--json") == 0
+    (one,) = document("resume", capsys)["unfinished"]
+    assert one["slice_id"] == SLICE
+
+
+def test_an_event_is_as_its_schema_says(installation: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("deploy", "lab") == 0
+    capsys.readouterr()
+    assert run("events", "--json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3
+    for line in lines:
+        validator("events").validate(json.loads(line))
+
+
+def test_a_schema_refuses_a_document_with_another_key() -> None:
+    """Or none of the tests above could fail."""
+    good = {"schema_version": 1, "ok": True, "command": "vm", "slice_id": 1, "vm_id": 2, "name": "a", "message": "x"}
+    validator("vm stop").validate(good)
+    for bad in (good | {"more": 1}, good | {"vm_id": "2"}, {key: good[key] for key in good if key != "vm_id"}):
+        with pytest.raises(jsonschema.ValidationError):
+            validator("vm stop").validate(bad)
