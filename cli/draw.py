@@ -12,8 +12,8 @@ import typer
 from cli import documents
 from cli.documents import NotDone
 from cli.installation import Installation
-from cli.screen import GOOD, Screen
 from cli.options import As, Json, Slice
+from cli.screen import GOOD, Screen
 from cloudrepo.pictures.graph import Graph, of_slice
 
 FORMATS = ("terminal", "svg", "html", "mermaid", "dot")

@@ -11,8 +11,8 @@ import typer
 
 from cli import documents
 from cli.installation import state_path
-from cli.screen import GOOD, Screen
 from cli.options import Json
+from cli.screen import GOOD, Screen
 
 if TYPE_CHECKING:
     from cloudrepo.topology.model import Topology

@@ -138,7 +138,7 @@ def test_a_way_is_shown_with_where_it_breaks(
 ) -> None:  # fmt: skip
     room = Room(tmp_path, way(must_reach=must_reach, broken=broken), monkeypatch)
     assert show_path(room.installation, "a:eth1", "b:eth1", room.screen, as_json=False) == status
-    assert room.asked == [("admin", "a:eth1", "b:eth1")]
+    assert room.asked == [("admin", "1001:eth1", "b:eth1")]
     lines = room.text.splitlines()
     assert lines[0].split()[0] == ("broken" if broken else "whole") and lines[-1] == last
     assert "ip link" in room.text
