@@ -218,9 +218,11 @@ class OrchestratorAPI(CallsForScripts):
         *,
         image: str = "",
         first_boot: Mapping[str, Any] | None = None,
+        worker: str = "",
     ) -> Any:
-        """A new VM on the next worker with room: its dict. `image` = an added one; `first_boot`: docs/first-boot.md."""
-        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, image, first_boot)
+        """A new VM on `worker` or the next with room: its dict. `image` = an added one; `first_boot`: docs/first-boot.md."""
+        chosen = (image, first_boot, worker)
+        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, *chosen)
         vm = design.add_vm(self.context, username, slice_id, wish)
         return views.vm(vm)
 
@@ -238,11 +240,18 @@ class OrchestratorAPI(CallsForScripts):
         bridging: str | None = None,
         vlans: str | None = None,
         dhcp: bool | None = None,
+        subnet: str = "",
+        more_ends: Sequence[tuple[int, str]] = (),
     ) -> Any:
-        """A link between two free interfaces: the documented six keys. The switches are those of `set_link`."""
+        """A link of two free interfaces or more: the documented six keys. The switches are those of `set_link`."""
         wishes = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
-        ends = (vm1_id, vm1_interface, vm2_id, vm2_interface)
-        return design.create_link(self.context, username, slice_id, *ends, wishes)
+        ends = [(vm1_id, vm1_interface), (vm2_id, vm2_interface), *more_ends]
+        return links.create(self.context, username, slice_id, ends, wishes, subnet)
+
+    @_changes
+    def set_ends(self, username: str, slice_id: int, link_id: int, ends: Sequence[tuple[int, str]]) -> Any:
+        """Have a link join these interfaces: the link as in `get_slice`. Ends that stay keep their addresses."""
+        return links.set_ends(self.context, username, slice_id, link_id, ends)
 
     @_changes
     def set_link(
@@ -266,13 +275,13 @@ class OrchestratorAPI(CallsForScripts):
 
     @_changes
     def remove_vm(self, username: str, slice_id: int, vm_id: int) -> Any:
-        """Take a VM, its links and its disk out of a slice in design."""
+        """Take a VM, its links and its disk out of a slice; one that runs ends at once."""
         return design.remove_vm(self.context, username, slice_id, vm_id)
 
     @_changes
     def remove_link(self, username: str, slice_id: int, link_id: int) -> Any:
-        """Take a link out of a slice in design."""
-        return design.remove_link(self.context, username, slice_id, link_id)
+        """Take a link out of a slice."""
+        return links.remove(self.context, username, slice_id, link_id)
 
     @_answers
     def list_slices(self, username: str) -> Any:

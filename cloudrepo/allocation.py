@@ -8,7 +8,7 @@ deleted is free again.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ DEFAULT_FIRST_VLAN = 100
 POOL_SIZE = 20  # VLANs of a slice's pool, and so the most links a slice can have
 MAX_MAC_INDEX = 255  # one byte
 MAX_PORT = 65535
+FIRST_END = 10  # the last part of the address that the first end of a link has
 
 
 # ---------------------------------------------------------------------------------------- the records
@@ -131,27 +132,64 @@ def _pooled(data: State, but: int) -> set[int]:
 
 @dataclass(frozen=True)
 class LinkAddresses:
-    """The subnet of a link: documented gateway (.1) and DHCP server (.2), and one address for each end."""
+    """The subnet of a link: gateway and DHCP server (its first two addresses, .1 and .2), and those of its ends."""
 
-    cidr: str
-    netmask: str
-    gateway: str
-    dhcp: str
-    first: str
-    second: str
+    network: ipaddress.IPv4Network
 
-    def ip_config(self, end: int) -> dict[str, str]:
-        """The `ip_config` of end 0 or 1."""
-        return {"ip": (self.first, self.second)[end], "netmask": self.netmask, "gateway": self.gateway}
+    @property
+    def cidr(self) -> str:
+        """The subnet as text."""
+        return str(self.network)
+
+    @property
+    def netmask(self) -> str:
+        """Its mask as text."""
+        return str(self.network.netmask)
+
+    @property
+    def gateway(self) -> str:
+        """Its first address."""
+        return str(self.network[1])
+
+    @property
+    def dhcp(self) -> str:
+        """Its second address."""
+        return str(self.network[2])
+
+    @property
+    def room(self) -> int:
+        """How many ends it has addresses for."""
+        return self.network.num_addresses - 1 - self._first
+
+    @property
+    def _first(self) -> int:
+        """The first end has .10; in a subnet of less than 32 addresses .3."""
+        return FIRST_END if self.network.num_addresses >= 32 else 3
+
+    def ip_config(self, end: int, taken: Collection[str] = ()) -> dict[str, str]:
+        """The `ip_config` of an end: .10 for end 0, .11 for end 1 and so on, or the next that is not taken.
+
+        Raises:
+            RefusedError: every address is taken.
+        """
+        for host in range(self._first + end, self.network.num_addresses - 1):
+            address = str(self.network[host])
+            if address not in taken:
+                return {"ip": address, "netmask": self.netmask, "gateway": self.gateway}
+        raise RefusedError(
+            f"no address of {self.network} is free",
+            evidence=f"it has addresses for {self.room} ends",
+            remedy="Give the link a larger subnet",
+            code="link.subnet",
+        )
 
 
-def link_addresses(vlan_id: int) -> LinkAddresses:
-    """The addresses on a link's VLAN: 192.168.{vlan % 256}.0/24, ends .10 and .11.
+def link_addresses(vlan_id: int, subnet: str = "") -> LinkAddresses:
+    """The addresses on a link's VLAN: 192.168.{vlan % 256}.0/24, ends .10 and .11; or those of another subnet.
 
     VLANs 256 apart share a subnet; each has a namespace of its own, so they never meet.
     """
-    base = f"192.168.{vlan_id % 256}"
-    return LinkAddresses(f"{base}.0/24", "255.255.255.0", f"{base}.1", f"{base}.2", f"{base}.10", f"{base}.11")
+    return LinkAddresses(ipaddress.IPv4Network(subnet or f"192.168.{vlan_id % 256}.0/24"))
 
 
 def internet_gateway(cidr: str) -> str:

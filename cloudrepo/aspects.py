@@ -236,6 +236,8 @@ def _machine(wanted: Machine, found: Machine) -> Iterator[Aspect]:
     yield from _differ("TAPs it does not hold", wanted.lost, found.lost)
     if wanted.spec is not None and found.wiring is not None:
         yield from _wiring(wanted.spec.wiring, found.wiring)
+    if wanted.spec is not None:
+        yield from _differ("plugged NICs", wanted.spec.plugged, found.plugged)
 
 
 def _wiring(wanted: Wiring, found: Wiring) -> Iterator[Aspect]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cloudrepo.errors import CloudError
 from cloudrepo.guest_agent import GuestAgent, GuestResult
+from cloudrepo.link_ends import ends_of, vms_of
 from cloudrepo.naming import INTERNET_VLAN
 
 Record = Mapping[str, Any]
@@ -103,8 +104,12 @@ def plan(record: Record, addresses: Addresses, *, url: str, hosts: Sequence[str]
 def _links(record: Record, addresses: Addresses) -> Iterator[Check]:
     names = _names(record)
     for link in record["links"]:
-        first, second = int(link["vm1_id"]), int(link["vm2_id"])
-        near, far = str(link["vm1_interface"]), str(link["vm2_interface"])
+        (first, near), (second, far), *more = ends_of(link)
+        for other, interface in more:
+            yield Check(
+                subject="link", title=f"link {link['link_id']}: {names[first]} to {names[other]}, ping", guest=first,
+                reaches=True, words=("ping", "-c", "2", "-W", "3", "-I", near, addresses[other][interface]),
+            )  # fmt: skip
         address = addresses[second][far]
         ends = f"link {link['link_id']}: {names[first]} to {names[second]}"
         yield Check(
@@ -124,7 +129,7 @@ def _apart(record: Record, addresses: Addresses) -> Iterator[Check]:
     ARP is the sharper question: Linux answers it on every card for every address it has.
     """
     names = _names(record)
-    linked = {frozenset((int(link["vm1_id"]), int(link["vm2_id"]))) for link in record["links"]}
+    linked = {frozenset(pair) for link in record["links"] for pair in itertools.combinations(vms_of(link), 2)}
     ends = {
         int(vm["vm_id"]): [str(item["name"]) for item in vm["interfaces"] if item.get("link_id") is not None]
         for vm in record["vms"]

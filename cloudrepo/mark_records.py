@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudrepo import first_boot, link_switches, validation
+from cloudrepo import first_boot, link_ends, link_switches, validation
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import INTERNET_VLAN
 from cloudrepo.validation import shown
@@ -24,6 +24,7 @@ Checks = Mapping[str, Callable[[Any], Any]]
 
 HIGHEST_ID = 16_000_000  # of a slice or VM; beyond, a NIC has no meter's number (`naming.meter_number`)
 HIGHEST_OPERATION = 10**12
+MOST_ENDS = 250  # of one link, beside the first two
 _MOST_LINKS = validation.MAX_DATA_INTERFACES + 1
 _FLAVOR = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,30})?\Z")
 _DISK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.qcow2\Z")
@@ -119,6 +120,11 @@ def _link(given: Any, ignored: list[str]) -> Record:
     for name, problem in link_switches.wrong(link):
         raise ValueError(f"{problem}, found {shown(link[name])}")
     return link
+
+
+def _end(given: Any) -> Record:
+    kinds: Checks = {"vm_id": _ID, "interface": validation.interface_name}
+    return _fields("end", _mapping("end", given), kinds, ("vm_id", "interface"), [])
 
 
 def _interface(given: Any) -> Record:
@@ -247,6 +253,7 @@ _LINK: Checks = {
     "vm1_interface": validation.interface_name,
     "vm2_id": _ID,
     "vm2_interface": validation.interface_name,
+    link_ends.MORE: lambda value: [_end(one) for one in _list(link_ends.MORE, value, MOST_ENDS)],
     "cidr": _subnet,
     "gateway_ip": _ipv4,
     **dict.fromkeys(link_switches.POLICY, _text),

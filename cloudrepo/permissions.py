@@ -62,6 +62,7 @@ RULES: dict[str, Rule] = {
     "create_slice": Rule("oneself", OWN, OWN, OWN),
     "add_vm_to_slice": Rule("slice", OWN, OWN, ALL),
     "create_link": Rule("slice", OWN, OWN, ALL),
+    "set_ends": Rule("slice", OWN, OWN, ALL),
     "remove_vm": Rule("slice", OWN, OWN, ALL),
     "remove_link": Rule("slice", OWN, OWN, ALL),
     "set_link": Rule("slice", OWN, STUDENTS, ALL),  # which switches a student may set is asked besides

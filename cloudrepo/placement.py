@@ -10,6 +10,7 @@ from cloudrepo.errors import RefusedError
 from cloudrepo.observations import UP, WorkerView
 from cloudrepo.settings import Settings
 from cloudrepo.state import all_slices
+from cloudrepo.validation import excerpt
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def choose_worker(
     index: int,
     down: Collection[str] = (),
     measured: Mapping[str, WorkerView] | None = None,
+    pinned: str = "",
 ) -> Choice:
     """The first worker in the documented order that is up and has room.
 
@@ -66,21 +68,30 @@ def choose_worker(
         down: workers known not to answer. One that is not in `workers` was not found by discovery and gets
             nothing either, unless `workers` is empty: then nobody has asked yet, and all are taken as fit.
         measured: what the monitor has just seen of workers; what records promise may be in use by others.
+        pinned: the only worker that will do; the round robin stays where it is. "" = any.
 
     Raises:
         RefusedError: no worker fits; the message lists every worker and what it lacks.
     """
     workers = list(data["workers_list"])
     _refuse_empty(workers)
+    if pinned and pinned not in workers:
+        raise RefusedError(
+            f"there is no worker {excerpt(pinned)}",
+            evidence=f"there are {', '.join(workers)}",
+            code="placement.unknown",
+        )
     reasons: dict[str, str] = {}
     for offset in range(len(workers)):
         worker = workers[(index + offset) % len(workers)]
         seen = (measured or {}).get(worker)
         lack = "down" if worker in down else lacks(data, settings, worker, wanted, seen)
+        if pinned not in ("", worker):
+            continue
         if not lack:
-            return Choice(worker, index + offset + 1)
+            return Choice(worker, index if pinned else index + offset + 1)
         reasons[worker] = lack
-    raise _nowhere({worker: reasons[worker] for worker in workers})
+    raise _nowhere({worker: reasons[worker] for worker in workers if worker in reasons})
 
 
 def lacks(

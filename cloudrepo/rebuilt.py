@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudrepo.link_ends import ends_of
 from cloudrepo.mark_records import HIGHEST_OPERATION, Kept, disk_name, kept
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, UNFINISHED
 from cloudrepo.probe import IMAGE_DIRECTORY
@@ -173,12 +174,12 @@ def _settle_links(found: Rebuilt, record: Record) -> None:
 
 def _wrong_end(link: Record, nics: Mapping[tuple[int, str], Record]) -> str:
     """Why there is no such link; "" when both its ends know of it."""
-    for end in ("vm1", "vm2"):
-        nic = nics.get((link[f"{end}_id"], link[f"{end}_interface"]))
+    for vm_id, interface in ends_of(link):
+        nic = nics.get((vm_id, interface))
         if nic is None:
-            return f"its other end, VM {link[f'{end}_id']}, was not found"
+            return f"its other end, VM {vm_id}, was not found"
         if (nic["link_id"], nic["vlan_id"]) != (link["link_id"], link["vlan_id"]):
-            return f"its end at VM {link[f'{end}_id']} does not know of it"
+            return f"its end at VM {vm_id} does not know of it"
     return ""
 
 
@@ -199,11 +200,7 @@ def _settle_vlans(found: Rebuilt) -> None:
 
 def _free(record: Record) -> None:
     """Interfaces that are an end of no link of the slice are on no VLAN but that of the internet."""
-    ends = {
-        (link[f"{end}_id"], link[f"{end}_interface"]): link["link_id"]
-        for link in record["links"]
-        for end in ("vm1", "vm2")
-    }
+    ends = {end: link["link_id"] for link in record["links"] for end in ends_of(link)}
     for vm in record["vms"]:
         for one in vm["interfaces"]:
             is_end = one["link_id"] is not None and ends.get((vm["vm_id"], one["name"])) == one["link_id"]

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cloudrepo.link_ends import vms_of
 from cloudrepo.naming import Mark
 
 Record = Mapping[str, Any]
@@ -31,7 +32,7 @@ def remembered(record: Record, vm: Record) -> dict[str, Any]:
         record: its slice.
         vm: its record; without a disk yet, its `qcow_image` is left out.
     """
-    links = [link for link in record["links"] if vm["vm_id"] in (link["vm1_id"], link["vm2_id"])]
+    links = [link for link in record["links"] if vm["vm_id"] in vms_of(link)]
     kept = {key: vm[key] for key in _VM if vm.get(key) is not None}
     head = {key: record[key] for key in _SLICE if record.get(key) is not None}
     plain: dict[str, Any] = json.loads(json.dumps({**kept, "slice": head, "links": links}))

@@ -296,6 +296,11 @@ class MachineSpec:
     seed: Seed | None = field(default=None, repr=False)
 
     @property
+    def plugged(self) -> tuple[str, ...]:
+        """The interfaces whose NICs are plugged in."""
+        return tuple(nic.interface for nic in self.nics if nic.has_carrier)
+
+    @property
     def wiring(self) -> Wiring:
         """The part of it that a running machine is compared with."""
         return Wiring(
@@ -317,6 +322,7 @@ class Machine(Resource):
         is_running: its process lives.
         spec: what to start; wanted ones only.
         wiring: what it was started with; None = it could not be read.
+        plugged: interfaces whose NICs were last told to be plugged in; None = nobody noted it.
         status: `running`, what QMP says instead, `frozen` (SIGSTOP), or "" when it did not answer.
         lost: TAPs of its that its process does not hold; it is not on the network by these any more.
         strays: other processes that run as this machine.
@@ -330,6 +336,7 @@ class Machine(Resource):
     is_running: bool = True
     spec: MachineSpec | None = field(default=None, compare=False)
     wiring: Wiring | None = field(default=None, compare=False)
+    plugged: tuple[str, ...] | None = field(default=None, compare=False)
     pid: int | None = field(default=None, compare=False)
     start: int = field(default=0, compare=False)
     status: str = field(default="", compare=False)

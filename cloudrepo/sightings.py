@@ -25,6 +25,7 @@ from cloudrepo.naming import (
     server_dir,
     tap_name,
 )
+from cloudrepo.plugging import parse_plugged
 from cloudrepo.resources import Address, DhcpServer, Disk, Machine, Namespace, Process, Stranger, Tap
 
 FROZEN = "frozen"
@@ -97,7 +98,8 @@ def parse_machines(text: str, installation: str) -> list[Machine]:
     """
     machines = []
     for row in _rows(text):
-        mark_text, _, uuid = (row["mark"] or "").partition("\n")
+        lines = [*str(row["mark"] or "").split("\n"), "", ""]
+        mark_text, uuid = lines[:2]
         vm_id = _number(row["dir"], "vm-")
         mark, expected = parse_mark(mark_text), machine_uuid(installation, vm_id)
         is_marked = mark is not None and mark.vm_id == vm_id and mark.installation == installation
@@ -108,6 +110,7 @@ def parse_machines(text: str, installation: str) -> list[Machine]:
                 is_running=bool(row["alive"]) and is_marked,
                 mark=mark if is_marked else Mark(installation, UNFINISHED, vm_id),
                 is_marked=is_marked and bool(uuid.strip()),
+                plugged=parse_plugged(lines[2]),
                 pid=json_text.whole_or_none(row["pid"]),
                 start=json_text.whole_or_none(row.get("start_time")) or 0,
                 status=FROZEN if row.get("process_state") in ("T", "t") else str(row["status"] or ""),

@@ -31,6 +31,7 @@ from cloudrepo.plan import (
     StopProcess,
     WriteFile,
 )
+from cloudrepo.plugging import announcement, plug
 from cloudrepo.probe import Host
 from cloudrepo.resources import (
     Address,
@@ -214,7 +215,7 @@ class StageBuilder:
         for machine in machines:
             user = machine.spec.user if machine.spec else ""
             directory = machine_dir(self.host.installation, machine.vm_id)
-            text = f"{machine.mark}\n{machine.uuid}\n"
+            text = announcement(machine, new.seen.get(machine.key))
             steps += self._marked_dir(f"vm{machine.vm_id}", f"VM {machine.vm_id}", directory, text, user)
         for server in servers:
             directory = server_dir(self.host.installation, server.vlan_id)
@@ -405,6 +406,8 @@ class StageBuilder:
         if seen.status == FROZEN:
             act = SignalProcess(pid_file=f"{directory}/pid", token=machine.uuid, signal="CONT")
             steps.append(Step(name=f"{lane}:thaw", label=f"let {name} go on", act=act, vm_id=machine.vm_id))
+        if machine.spec is not None:
+            steps += plug(self.host.installation, machine, machine.spec, seen.plugged)
         if seen.status not in RUNNING:
             # also of one that was frozen: it may have been paused before
             act = Qmp(socket=f"{directory}/qmp.sock", commands=qemu.start_commands(machine), expect_uuid=machine.uuid)

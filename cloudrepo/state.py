@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
-from cloudrepo import link_switches, screen_password
+from cloudrepo import link_ends, link_switches, screen_password
 from cloudrepo.permissions import EARLIER, ROLES
 from cloudrepo.setting_values import UNLIMITED
 from cloudrepo.totals import Totals
@@ -490,7 +490,7 @@ def _link(value: Any, path: tuple[Any, ...]) -> Record:
             _text(link, key, path)
         else:
             _whole(link, key, path)
-    for key, problem in link_switches.wrong(link):
+    for key, problem in (*link_switches.wrong(link), *link_ends.wrong(link)):
         raise ShapeError((*path, key), f"{problem}, found {link[key]!r}")
     return link
 

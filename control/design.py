@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import allocation, first_boot, placement, quotas, screen_password, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
-from cloudrepo.naming import INTERNET_VLAN
-from control import images, intents, links
+from control import images, intents, links, live
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.intents import Intent, engaged, own_record
 from control.operation import Operation, Wish
 from control.states import (
+    ACTIVE,
     ADD_VM,
     CHANGE,
     CREATING,
@@ -25,7 +24,7 @@ from control.states import (
     require_state,
     require_vm_state,
 )
-from models import Flavor, Link, Slice
+from models import Flavor, Slice
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +64,11 @@ class VmWish:
     internet: Any
     image: Any = ""
     first_boot: Any = None
+    worker: Any = ""
 
 
 def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Record:
-    """A new VM with its disk on a worker.
+    """A new VM with its disk on a worker. In a slice that runs it waits for its start, by `lifecycle.start_vm`.
 
     The record is there first, so that nobody else gets its id, port or address; it is taken back when the
     disk cannot be made, and tells another process what was begun when this one ends without a word.
@@ -81,11 +81,14 @@ def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Reco
     context.discovery.ensure_asked()
     with engaged(context, functools.partial(reserve_vm, context, username, slice_id, wish)) as intent:
         try:
-            return make_vm(context, intent)
+            vm = make_vm(context, intent)
         except BaseException as error:
             is_id_free = not isinstance(error, ForeignObjectError)  # else it is given already, on a host
             forget_vm(context, intent, pending=_may_have_begun(error), is_id_free=is_id_free)
             raise
+    if wish.internet:  # the network node of a slice that runs has its address ready before it starts
+        live.bring_again(context, slice_id, username)
+    return vm
 
 
 def make_vm(context: Context, intent: Intent) -> Record:
@@ -147,7 +150,7 @@ def reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, dat
     told = first_boot.wanted(wish.first_boot)
     asked = quotas.Amount(1, flavor["cores"], flavor["ram_gb"], flavor["disk_gb"])
     quotas.check(data, owner, asked, context.settings)
-    worker = _place(context, data, flavor)
+    worker = _place(context, data, flavor, str(wish.worker or ""))
     vm_id = allocation.next_id(data)
     vm = context.deployment.design_vm(
         data, slice_id, vm_id, name, owner, worker, flavor | {"name": wish.flavor}, count, internet=has_internet
@@ -158,11 +161,12 @@ def reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, dat
     return intents.write_of_vm(data, record, record["vms"][-1], ADD_VM, username)
 
 
-def _place(context: Context, data: Record, flavor: Record) -> str:
+def _place(context: Context, data: Record, flavor: Record, pinned: str) -> str:
     wanted = placement.Wanted(cores=flavor["cores"], ram_gb=flavor["ram_gb"], disk_gb=flavor["disk_gb"])
     index = context.round_robin_index(data)
     seen = context.observations.up()
-    choice = placement.choose_worker(data, context.settings, wanted, index, context.discovery.down(), seen)
+    down = context.discovery.down()
+    choice = placement.choose_worker(data, context.settings, wanted, index, down, seen, pinned)
     context.advance_round_robin(data, choice.next_index)
     return choice.worker_ip
 
@@ -190,96 +194,14 @@ def forget_vm(context: Context, intent: Intent, *, pending: bool, is_id_free: bo
             data["next_vm_id"] = intent.vm_id
 
 
-def create_link(
-    context: Context,
-    username: str,
-    slice_id: int,
-    vm1_id: int,
-    vm1_interface: str,
-    vm2_id: int,
-    vm2_interface: str,
-    switches: Mapping[str, Any],
-) -> Record:
-    """A link between two free interfaces. Everything is checked before a VLAN is taken.
-
-    `switches` are those that are not as usual; see `cloudrepo/link_switches.py`.
-
-    Returns:
-        The documented six keys.
-    """
-    with context.db.transaction() as data:
-        record = known_slice(data, username, slice_id)
-        intents.settle_abandoned(context, record, CHANGE)
-        require_state(record, CHANGE)
-        ends = [
-            _free_interface(record, vm1_id, vm1_interface),
-            _free_interface(record, vm2_id, vm2_interface),
-        ]
-        if ends[0] is ends[1]:
-            raise RefusedError(
-                "a link needs two interfaces",
-                evidence=f"both ends are {vm1_interface} of VM {vm1_id}",
-                code="link.self",
-            )
-        if vm1_id == vm2_id:
-            raise RefusedError("a link needs two VMs", evidence=f"both ends are on VM {vm1_id}", code="link.self")
-        wanted = links.checked(context, data, username, {}, switches)
-        vlan_id = allocation.choose_vlan(data, slice_id, context.settings.vlan)
-        link_id = allocation.next_link_id(record)
-        addresses = allocation.link_addresses(vlan_id)
-        for interface in ends:
-            interface |= {"vlan_id": vlan_id, "link_id": link_id}
-        link = Link(link_id, vlan_id, vm1_id, vm1_interface, vm2_id, vm2_interface).to_dict()
-        record["links"].append({**link, "cidr": addresses.cidr, "gateway_ip": addresses.gateway})
-        links.write(record, record["links"][-1], wanted)
-        return link
-
-
-def _free_interface(record: Record, vm_id: int, name: str) -> Record:
-    vm = owned_vm(record, vm_id)
-    interface: Record | None = next((one for one in vm["interfaces"] if one["name"] == name), None)
-    if interface is None:
-        names = ", ".join(one["name"] for one in vm["interfaces"])
-        raise RefusedError(
-            f"VM {vm_id} has no interface {name!r}", evidence=f"it has {names}", code="interface.unknown"
-        )
-    if interface["vlan_id"] == INTERNET_VLAN:
-        raise RefusedError(
-            f"{name} of VM {vm_id} is its way to the internet and cannot be linked",
-            remedy="Use one of its data interfaces (eth1, eth2 …)",
-            code="interface.internet",
-        )
-    if interface["link_id"] is not None:
-        raise RefusedError(
-            f"{name} of VM {vm_id} is already an end of link {interface['link_id']}",
-            remedy="Remove that link first, or use another interface",
-            code="interface.used",
-        )
-    return interface
-
-
-def remove_link(context: Context, username: str, slice_id: int, link_id: int) -> str:
-    """Take a link away; its VLAN and both interfaces are free again."""
-    with context.db.transaction() as data:
-        record = known_slice(data, username, slice_id)
-        intents.settle_abandoned(context, record, CHANGE)
-        require_state(record, CHANGE)
-        _unlink(record, links.known_link(record, link_id))
-    return "Link removed"
-
-
-def _unlink(record: Record, link: Record) -> None:
-    record["links"].remove(link)
-    for vm in record["vms"]:
-        for interface in vm["interfaces"]:
-            if interface["link_id"] == link["link_id"]:
-                interface |= {"vlan_id": None, "link_id": None, "ip_config": None}
-
-
 def remove_vm(context: Context, username: str, slice_id: int, vm_id: int) -> str:
-    """Take a VM away: its links, its record and its disk.
+    """Take a VM away: its links, its record, its disk, and in a slice that runs its machine, at once.
 
     The record goes only after the disk: a worker that does not answer leaves both.
+
+    Raises:
+        RefusedError: no such VM, or somebody is at work on it or its slice.
+        CloudError: a host did not do it; the VM is still there.
     """
     with engaged(context, functools.partial(intend_removal, context, username, slice_id, vm_id)) as intent:
         try:
@@ -308,29 +230,39 @@ def intend_removal(context: Context, username: str, slice_id: int, vm_id: int, d
 def clear_vm(context: Context, intent: Intent, stop: Interruption | None = None) -> None:
     """Remove the disk of a VM, or what there is of it, then its links and its record.
 
+    Where its slice runs, first its machine and the ends of its links: whoever is left hears of it before the disk goes,
+    which nothing brings back.
+
     Raises:
         LeftUnfinished: the process was told to end.
-        CloudError: its worker did not do it; the record is as it was.
+        CloudError: a host did not do it; the record is as it was.
     """
     vm = _vm_of(context, intent)
-    wish = Wish(without_disk=intent.vm_id)
-    outcome = Operation(context, intent, stop=stop).apply(wish, hosts=[vm["worker_ip"]])
-    if not outcome.ok:
-        raise first_error(outcome.errors)
+    record = context.db.get_slice(intent.slice_id) or {"vms": [], "status": DESIGN}
+    operation = Operation(context, intent, stop=stop)
+    wishes = [(Wish(machines=None, networks=None, without_disk=intent.vm_id), [vm["worker_ip"]])]
+    if record["status"] in ACTIVE:
+        hosts = live.hosts_with(context, record, live.neighbours(record, vm["vm_id"]))
+        wishes.insert(0, (Wish(machines=None, networks=None), hosts))
+    for wish, hosts in wishes:
+        outcome = operation.apply(wish, hosts=hosts)
+        if not outcome.ok:
+            raise first_error(outcome.errors)
+    with context.db.transaction() as data:
+        own = own_record(data, intent)
+        if own is None:
+            return
+        links.leave(own, vm["vm_id"])
+        own["vms"] = [one for one in own["vms"] if one["vm_id"] != intent.vm_id]
+
+
+def keep_vm(context: Context, intent: Intent) -> None:
+    """Put back a VM whose removal did not succeed; in a slice that runs its hosts have it again, where they answer."""
     with context.db.transaction() as data:
         record = own_record(data, intent)
         if record is None:
             return
-        for link in [one for one in record["links"] if intent.vm_id in (one["vm1_id"], one["vm2_id"])]:
-            _unlink(record, link)
-        record["vms"] = [one for one in record["vms"] if one["vm_id"] != intent.vm_id]
-
-
-def keep_vm(context: Context, intent: Intent) -> None:
-    """Put back a VM whose removal did not succeed."""
-    with context.db.transaction() as data:
-        record = own_record(data, intent)
-        if record is not None:
-            vm = owned_vm(record, intent.vm_id)
-            vm.pop("operation")
-            vm["status"] = intent.back or DESIGN
+        vm = owned_vm(record, intent.vm_id)
+        vm.pop("operation")
+        vm["status"] = intent.back or DESIGN
+    live.bring_again(context, intent.slice_id, intent.who)

@@ -241,6 +241,8 @@ def close(record: Record, status: str, *, error: str = "", pending: Iterable[str
     else:
         record.pop("forgotten", None)
     for vm in record["vms"]:
+        if vm.get("operation"):
+            continue  # it comes or goes, and who is at it ends that
         if vm["status"] in IN_TRANSIT or (vm["status"] == RUNNING and status != RUNNING):
             vm["status"] = status
         if vm["status"] != RUNNING:

@@ -204,7 +204,8 @@ def intend_vm(context: Context, username: str, slice_id: int, vm_id: int, kind: 
     insist = is_left or vm["status"] == ERROR  # what failed before may have left something, or run on
     if kind == START_VM:
         screen_password.give([vm])
-    return intents.write(data, record, kind, username, vm_id=vm_id, insist=insist)
+    is_new = kind == START_VM and vm["status"] == DESIGN
+    return intents.write(data, record, kind, username, back=DESIGN if is_new else "", vm_id=vm_id, insist=insist)
 
 
 # ---------------------------------------------------------------------------------------- doing it
@@ -356,7 +357,8 @@ def _take_down(context: Context, operation: Operation) -> str:
         if record is not None and outcome.ok:
             close(record, STOPPED)
             for vm in record["vms"]:
-                vm["status"] = STOPPED
+                if not intents.is_unfinished(vm):  # what comes or goes is somebody's, who ends it
+                    vm["status"] = STOPPED
         elif record is not None:
             close(record, ERROR, error=str(first_error(outcome.errors)), pending=outcome.errors)
             record["back"] = STOPPED  # once those hosts were reached
@@ -465,7 +467,8 @@ def _switch_vm(context: Context, operation: Operation) -> str:
     vm_id = intent.vm_id or 0
     worker = owned_vm(_slice_of(context, intent), vm_id)["worker_ip"]
     wish = Wish(machines=None, networks=True, stop_grace_s=context.settings.qemu.stop_grace)
-    outcome = operation.apply(wish, hosts=[worker])
+    # one that never ran is new to its neighbours, and to the network node
+    outcome = operation.apply(wish, hosts=None if intent.back == DESIGN else [worker])
     pids = _pids(outcome)
     with context.db.transaction() as data:
         record = own_record(data, intent)

@@ -22,7 +22,7 @@ from cloudrepo.state import find_slice
 from control import targets
 from control.context import Context, first_error
 from control.intents import Intent, own_record, taken
-from control.states import DEPLOYING, RUNNING
+from control.states import ACTIVE, DEPLOYING, RUNNING
 from control.targets import SlicePlanner
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Wish:
 
     Attributes:
         machines: ids of the VMs that should run; None = those whose record says so when the host is looked at.
-        networks: whether the slice's networks should stand.
+        networks: whether the slice's networks should stand; None = if its record says so when the host is looked at.
         disks: whether its disks should stay.
         without_disk: a VM whose disk should not stay even so.
         stop_grace_s: how long guests may take to power off.
@@ -47,7 +47,7 @@ class Wish:
     """
 
     machines: frozenset[int] | None = frozenset()
-    networks: bool = False
+    networks: bool | None = False
     disks: bool = True
     without_disk: int | None = None
     stop_grace_s: float = 0.0
@@ -205,7 +205,7 @@ class Operation:
                 data,
                 record,
                 machines=_running(record) if wish.machines is None else wish.machines,
-                networks=wish.networks,
+                networks=record["status"] in ACTIVE if wish.networks is None else wish.networks,
                 disks=wish.disks,
                 without_disk=wish.without_disk,
             )

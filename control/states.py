@@ -52,7 +52,7 @@ SLICE: Mapping[str, Transition] = {
     START: Transition((STOPPED,), DEPLOYING, RUNNING, "started"),
     STOP: Transition((RUNNING, ERROR), STOPPING, STOPPED, "stopped"),
     DELETE: Transition((DESIGN, RUNNING, STOPPED, DELETING, ERROR), DELETING, GONE, "deleted"),
-    CHANGE: Transition((DESIGN,), DESIGN, DESIGN, "changed"),
+    CHANGE: Transition((DESIGN, STOPPED, RUNNING), DESIGN, DESIGN, "changed"),
     REPAIR: Transition((DESIGN, STOPPED, RUNNING), RUNNING, RUNNING, "repaired"),
     SET_LINK: Transition((DESIGN, STOPPED, RUNNING), RUNNING, RUNNING, "changed"),
     START_VM: Transition((RUNNING,), RUNNING, RUNNING, "changed"),
@@ -64,12 +64,12 @@ VM: Mapping[str, Transition] = {
     START_VM: Transition((DESIGN, RUNNING, STOPPED, ERROR), DEPLOYING, RUNNING, "started"),
     STOP_VM: Transition((RUNNING, STOPPED, ERROR), STOPPING, STOPPED, "stopped"),
     ADD_VM: Transition((CREATING,), CREATING, DESIGN, "added"),
-    REMOVE_VM: Transition((DESIGN, STOPPED, ERROR), DELETING, GONE, "removed"),
+    REMOVE_VM: Transition((DESIGN, RUNNING, STOPPED, ERROR), DELETING, GONE, "removed"),
 }
 
 _REMEDIES = {
     DESIGN: "Deploy it first",
-    RUNNING: "Delete it and create it again to change it",
+    RUNNING: "Stop it or delete it first",
     DEPLOYING: "Wait for the deploy to end",
     STOPPING: "Wait for it to end",
     STOPPED: "Start it, or delete it",

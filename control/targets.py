@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from cloudrepo.allocation import internet_gateway
 from cloudrepo.commands.dnsmasq import Lease
 from cloudrepo.diff import Adopts, Scope
 from cloudrepo.errors import HostError
+from cloudrepo.link_ends import ends_of, write as write_ends
 from cloudrepo.link_switches import is_allowed, is_served
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, SHARED, UNFINISHED, Mark
 from cloudrepo.probe import Host, require_bridge
@@ -23,7 +25,7 @@ from cloudrepo.site import Site
 from cloudrepo.state import find_slice
 from cloudrepo.validation import host_name
 from control.context import Record
-from control.states import ACTIVE
+from control.states import ACTIVE, CREATING, DELETING
 
 DISK_MODE = 0o600
 
@@ -79,14 +81,14 @@ def has_internet(record: Mapping[str, Any]) -> bool:
     return rules.has_internet(record["vms"])
 
 
-def online(data: Mapping[str, Any]) -> list[Record]:
+def online(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The active slices with internet access."""
-    return [record for record in data["slices"].values() if _is_active(record) and has_internet(record)]
+    return [record for record in active(data) if has_internet(record)]
 
 
-def active(data: Mapping[str, Any]) -> list[Record]:
+def active(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The slices whose networks should stand."""
-    return [record for record in data["slices"].values() if _is_active(record)]
+    return [present(record) for record in data["slices"].values() if _is_active(record)]
 
 
 def _is_active(record: Mapping[str, Any]) -> bool:
@@ -135,6 +137,29 @@ def shared_of(
     return found
 
 
+def present(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The slice as its hosts should have it: a VM that comes or goes is on no network, and no end of a link."""
+    absent = {vm["vm_id"] for vm in record["vms"] if vm["status"] in (CREATING, DELETING)}
+    if not absent or record["status"] not in ACTIVE:
+        return record
+    changed = copy.deepcopy({"links": record["links"], "vms": record["vms"]})
+    for vm in changed["vms"]:
+        if vm["vm_id"] in absent:
+            for one in vm["interfaces"]:
+                one.update(vlan_id=None, link_id=None, ip_config=None)
+    for link in [*changed["links"]]:
+        rest = [end for end in ends_of(link) if end[0] not in absent]
+        if len(rest) > 1:
+            write_ends(link, rest)
+        else:
+            changed["links"].remove(link)
+            for vm in changed["vms"]:
+                for one in vm["interfaces"]:
+                    if one["link_id"] == link["link_id"]:
+                        one.update(vlan_id=None, link_id=None, ip_config=None)
+    return {**record, **changed}
+
+
 class SlicePlanner:
     """What hosts should have for one slice, given all records.
 
@@ -161,7 +186,7 @@ class SlicePlanner:
     ) -> None:
         self.site = site
         self.data = data
-        self.record = record
+        self.record = present(record)
         self.machines = frozenset(machines)
         self.networks = networks
         self.disks = disks

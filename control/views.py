@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cloudrepo import leadership, link_switches, permissions, screen_password
+from cloudrepo import leadership, link_ends, link_switches, permissions, screen_password
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import machine_dir
 from cloudrepo.observations import SUSPECT, UP, Snapshot, WorkerView
@@ -42,11 +42,15 @@ def vm(record: Mapping[str, Any]) -> Record:
 
 
 def link(record: Mapping[str, Any]) -> Record:
-    """A link with its switches. A plain wire has neither `cidr` nor `gateway_ip`: nobody there has an address of us."""
+    """A link with its switches, and `more_ends` where it has more than two.
+
+    A plain wire has neither `cidr` nor `gateway_ip`: nobody there has an address of us.
+    """
     view = {key: record.get(key) for key in _LINK_KEYS}
     if not link_switches.is_served(record):
         view |= {"cidr": None, "gateway_ip": None}
-    return view | link_switches.switches_of(record)
+    more = {link_ends.MORE: [dict(end) for end in record[link_ends.MORE]]} if record.get(link_ends.MORE) else {}
+    return view | more | link_switches.switches_of(record)
 
 
 def slice_view(record: Mapping[str, Any], snapshot: Snapshot | None = None) -> Record:

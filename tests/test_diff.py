@@ -88,9 +88,9 @@ def test_a_machine_is_compared_by_what_is_seen_of_it() -> None:
         vnet_hdr=True, user="ubuntu",
     )  # fmt: skip
     wanted = Machine(vm_id=1001, uuid="u", mark=mark(1000, 1001), spec=spec)
-    assert between([wanted], [replace(wanted, spec=None, pid=7, status="running")]).changes == ()
+    assert between([wanted], [replace(wanted, spec=None, pid=7, status="running", plugged=())]).changes == ()
     for other in ({"is_running": False}, {"uuid": "v"}, {"mark": mark(1000, 1001, "eth0")}):
-        assert len(between([wanted], [replace(wanted, spec=None, **other)]).changes) == 1
+        assert len(between([wanted], [replace(wanted, spec=None, plugged=(), **other)]).changes) == 1
 
 
 def firewall(*rules: tuple[str, tuple[str, ...]]) -> Firewall:

@@ -60,7 +60,7 @@ SPEC = MachineSpec(
     vnet_hdr=True, user="ubuntu",
 )  # fmt: skip
 VM = Machine(vm_id=1001, uuid="u", mark=mark(1000, 1001, "eth1"), spec=SPEC)
-SEEN_VM = replace(VM, spec=None, wiring=SPEC.wiring, status="running", pid=7)
+SEEN_VM = replace(VM, spec=None, wiring=SPEC.wiring, plugged=("eth1",), status="running", pid=7)
 DISK = Disk(
     vm_id=1001, path="/i/vm1.qcow2", directory="/i/.c/vm-1001", base_dir="/i", owner="ubuntu", mode=0o600,
     mark=mark(1000, 1001, "disk"), record={"name": "vm1"},
@@ -122,6 +122,12 @@ DIFFERENCES: list[tuple[Resource, Resource, str]] = [
         VM,
         replace(SEEN_VM, wiring=replace(SPEC.wiring, nics=(("byhand0", "52:54:00:03:e9:01"),))),
         "NICs byhand0 52:54:00:03:e9:01, wanted tap_1001_eth1 52:54:00:03:e9:01",
+    ),
+    (VM, replace(SEEN_VM, plugged=()), "plugged NICs none, wanted eth1"),
+    (
+        VM,
+        replace(SEEN_VM, plugged=None),
+        "plugged NICs none, wanted eth1",
     ),
     (DISK, replace(DISK, file="gone"), "file gone, wanted there"),
     (DISK, replace(DISK, file="another"), "file another, wanted there"),

@@ -26,6 +26,7 @@ POLICY = {
     "create_slice": "own own own",
     "add_vm_to_slice": "own own all",
     "create_link": "own own all",
+    "set_ends": "own own all",
     "remove_vm": "own own all",
     "remove_link": "own own all",
     "set_link": "own students all",
@@ -89,6 +90,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
     by_slice: dict[str, tuple[Any, ...]] = {
         "add_vm_to_slice": (slice_id, "another", "cirros", 1),
         "create_link": (slice_id, vm_id, "eth1", vm_id, "eth1"),
+        "set_ends": (slice_id, 1, [(vm_id, "eth1")]),
         "remove_vm": (slice_id, vm_id),
         "remove_link": (slice_id, 1),
         "set_link": (slice_id, 1),

@@ -195,7 +195,7 @@ def test_every_mistake_is_reported_at_once_with_its_place_and_what_may_be_meant(
         ("version: 1\nname: x\nnodes: {a: {count: 200}, b: {count: 99}}\n", "there are 299 nodes; 254 are possible"),
         ("version: 1\nname: x\nnodes: ['a[1-9']\n", "a bracket without its other half"),
         ("version: 1\nname: x\nnodes: {a: {count: 7}}\nlinks: [{ends: [a], subnet: 10.0.0.0/29}]\n",
-         "'10.0.0.0/29' has addresses for 4 machines, and this link has 7"),
+         "10.0.0.0/29 has addresses for 4 machines, and this link has 7. Choose a larger subnet"),
         ("version: 1\nname: x\nnodes: [a, b]\nlinks: [{ends: [a, b], subnet: 10.0.0.0/24}, "
          "{ends: [a, b], subnet: 10.0.0.0/16}]\n", "overlaps 10.0.0.0/24 of line 4, and a is on both"),
         ("version: 1\nname: x\nnodes: [a, b]\nlinks: [{ends: [a, b], subnet: 224.1.0.0/24}]\n", "no subnet for hosts"),

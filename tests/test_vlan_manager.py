@@ -103,7 +103,10 @@ def test_reservations_and_the_dynamic_range_are_disjoint() -> None:
     from cloudrepo.allocation import link_addresses
 
     addresses = link_addresses(100)
-    reserved = {int(ip.rpartition(".")[2]) for ip in (addresses.first, addresses.second, addresses.gateway)}
+    reserved = {
+        int(ip.rpartition(".")[2])
+        for ip in (addresses.ip_config(0)["ip"], addresses.ip_config(1)["ip"], addresses.gateway)
+    }
     assert max(reserved) < vlan_manager.DYNAMIC_FIRST
     assert not any(line.startswith("dhcp-range=10.60.7.1") for line in config(internet()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.screen import FAINT, GOOD
 from cli.screens.context import Context, Record
+from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import ALLOWED, DHCP, FORBIDDEN, NAMES, said, switches_of
 
 
@@ -49,7 +50,7 @@ MEANINGS = {
 def described(record: Record, link: Record) -> str:
     """A link with its ends and all its switches, on one line."""
     names = {int(vm["vm_id"]): str(vm["name"]) for vm in record["vms"]}
-    ends = [f"{names.get(int(link[f'vm{n}_id']), link[f'vm{n}_id'])} {link[f'vm{n}_interface']}" for n in (1, 2)]
+    ends = [f"{names.get(vm_id, vm_id)} {interface}" for vm_id, interface in ends_of(link)]
     return f"{link['link_id']}: {' to '.join(ends)}, VLAN {link['vlan_id']} ({said(link) or 'as usual'})"
 
 

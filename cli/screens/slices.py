@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context, Record, summary
 from cli.text import count
+from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import said
 
 RULE = "=" * 70
@@ -118,10 +119,9 @@ def _interface(vm_id: int, interface: Record, links: list[Record], names: dict[i
         pieces.append(f", VLAN {interface['vlan_id']}")
     link = next((link for link in links if link["link_id"] == interface.get("link_id")), None)
     if link is not None:
-        first = link["vm1_id"] == vm_id and link["vm1_interface"] == interface["name"]
-        side = "2" if first else "1"
-        peer = names.get(int(link[f"vm{side}_id"]), f"VM {link[f'vm{side}_id']}")
-        pieces.append(f", link {link['link_id']} to {peer} {link[f'vm{side}_interface']}")
+        others = [end for end in ends_of(link) if end != (vm_id, interface["name"])]
+        peers = ", ".join(f"{names.get(peer, f'VM {peer}')} {name}" for peer, name in others)
+        pieces.append(f", link {link['link_id']} to {peers}")
         if unusual := said(link):
             pieces.append((f" ({unusual})", STRONG))
     elif interface.get("vlan_id") == INTERNET_VLAN:

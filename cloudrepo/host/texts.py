@@ -88,6 +88,16 @@ def _record(text: str, bounds: Bounds) -> Named | None:
     return [] if bounds.match("<base>/base/<file>", path) is not None else None
 
 
+def _machine(text: str, bounds: Bounds) -> Named | None:
+    """The mark file of a machine: its mark, its UUID, and which of its NICs are plugged in."""
+    lines = list(lines_of(text))
+    for line in lines[2:3]:
+        word, *nics = line.split(" ")
+        if word != "plugged" or not all(bounds.match("<nic>", nic) is not None for nic in nics):
+            return None
+    return bounds.words_as(("<mark>", "<uuid>"), lines[:2]) if len(lines) < 4 else None
+
+
 def _places(text: str, bounds: Bounds) -> Named | None:
     """Where is listened: by namespace, devices. What is heard is told only if it holds the token, or answers it."""
     found = _json(text)
@@ -116,7 +126,7 @@ def _json(text: str) -> dict[str, Any]:
 
 
 TEXTS = {
-    "machine": _as_lines("<mark>", "<uuid>"),
+    "machine": _machine,
     "server": _as_lines("<mark>"),
     "pid": _as_lines("<number> <number>"),
     "hosts": _every_line("hosts", may_be_empty=True),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import said
 from cloudrepo.naming import INTERNET_VLAN
 
@@ -188,7 +189,7 @@ def _internet(record: Record) -> list[Network]:
 def _links(record: Record, known: set[str]) -> list[Network]:
     found = []
     for link in record["links"]:
-        ends = [End(str(link[f"vm{n}_id"]), visible(link[f"vm{n}_interface"])) for n in (1, 2)]
+        ends = [End(str(vm_id), visible(interface)) for vm_id, interface in ends_of(link)]
         facts = [
             ("Subnet", visible(link.get("cidr") or "")),
             ("Gateway", visible(link.get("gateway_ip") or "")),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from cloudrepo.allocation import link_addresses
 from cloudrepo.errors import RefusedError
 from cloudrepo.link_switches import DHCP
 from cloudrepo.topology import keys, shapes
 from cloudrepo.topology.mistakes import Mistakes, Place
 from cloudrepo.topology.model import Link, Node
-from cloudrepo.validation import MAX_DATA_INTERFACES, host_name, shown, vm_name
-
-_SERVICES = 2  # addresses of ours on a served link: gateway and DHCP server
+from cloudrepo.validation import MAX_DATA_INTERFACES, host_name, vm_name
 
 
 def name_problem(name: str, lines: Mapping[str, int]) -> tuple[str, str]:
@@ -82,15 +81,11 @@ def _ends(link: Link, mistakes: Mistakes) -> None:
 
 
 def _subnet(link: Link, mistakes: Mistakes) -> None:
-    if not link.subnet:
-        if link.switches[DHCP] and len(link.ends) > keys.MOST_ENDS:
-            mistakes.add(link.place, f"a network of {len(link.ends)} ends; {keys.MOST_ENDS} are possible")
-        return
-    room = ipaddress.IPv4Network(link.subnet).num_addresses - 2 - _SERVICES
-    if len(link.ends) > room:
-        mistakes.add(
-            link.place, f"{shown(link.subnet)} has addresses for {room} machines, and this link has {len(link.ends)}"
-        )
+    room = link_addresses(0, link.subnet).room
+    if len(link.ends) > room and (link.subnet or link.switches[DHCP]):
+        subnet = link.subnet or "the usual subnet of a link"
+        what = f"{subnet} has addresses for {room} machines, and this link has {len(link.ends)}"
+        mistakes.add(link.place, what, "Choose a larger subnet" if link.subnet else "Give it a `subnet`")
 
 
 def _overlaps(links: Sequence[Link], mistakes: Mistakes) -> None:

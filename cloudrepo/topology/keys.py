@@ -12,7 +12,6 @@ from cloudrepo.topology.kinds import Kind, Nested, Text, Texts, Truth, Whole, Wo
 
 VERSION = 1
 MOST_NODES = 254  # of one file
-MOST_ENDS = 240  # of one network
 
 NAME = r"[A-Za-z][A-Za-z0-9_-]{0,30}"
 #: A node's name with brackets; what they may hold says `patterns`.
