@@ -19,6 +19,7 @@ from control.states import (
     ADD_VM,
     CHANGE,
     CREATING,
+    DELETING,
     DESIGN,
     REMOVE_VM,
     require_state,
@@ -81,14 +82,11 @@ def add_vm(context: Context, username: str, slice_id: int, wish: VmWish) -> Reco
     context.discovery.ensure_asked()
     with engaged(context, functools.partial(reserve_vm, context, username, slice_id, wish)) as intent:
         try:
-            vm = make_vm(context, intent)
+            return make_vm(context, intent)
         except BaseException as error:
             is_id_free = not isinstance(error, ForeignObjectError)  # else it is given already, on a host
             forget_vm(context, intent, pending=_may_have_begun(error), is_id_free=is_id_free)
             raise
-    if wish.internet:  # the network node of a slice that runs has its address ready before it starts
-        live.bring_again(context, slice_id, username)
-    return vm
 
 
 def make_vm(context: Context, intent: Intent) -> Record:
@@ -107,7 +105,7 @@ def make_vm(context: Context, intent: Intent) -> Record:
     disk = context.deployment.make_disk(intent.slice_id, draft, image, of=of, known=known)
     with context.db.transaction() as data:
         record = own_record(data, intent)
-        if record is not None and record["status"] == DESIGN:
+        if record is not None and record["status"] != DELETING:
             vm = owned_vm(record, intent.vm_id)
             vm["qcow_image"], vm["status"] = disk.path, DESIGN
             vm.pop("operation")

@@ -25,7 +25,7 @@ from cloudrepo.site import Site
 from cloudrepo.state import find_slice
 from cloudrepo.validation import host_name
 from control.context import Record
-from control.states import ACTIVE, CREATING, DELETING
+from control.states import ACTIVE, CREATING, DELETING, DESIGN, RUNNING
 
 DISK_MODE = 0o600
 
@@ -138,9 +138,12 @@ def shared_of(
 
 
 def present(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The slice as its hosts should have it: a VM that comes or goes is on no network, and no end of a link."""
-    absent = {vm["vm_id"] for vm in record["vms"] if vm["status"] in (CREATING, DELETING)}
-    if not absent or record["status"] not in ACTIVE:
+    """The slice as its hosts should have it: a VM before its first start, or that goes, is on no network."""
+    if record["status"] not in ACTIVE:
+        return record
+    elsewhere = (CREATING, DELETING, DESIGN) if record["status"] == RUNNING else (CREATING, DELETING)
+    absent = {vm["vm_id"] for vm in record["vms"] if vm["status"] in elsewhere}
+    if not absent:
         return record
     changed = copy.deepcopy({"links": record["links"], "vms": record["vms"]})
     for vm in changed["vms"]:

@@ -73,6 +73,10 @@ CASES = {
     "stop_vm": Case(DEPLOYED, ("stop_vm", 1002), ("running", ["running", "stopped"]), UP),
     "add_vm": Case((), ("add_vm_to_slice", "vm3", "cirros", 1), ("design", ["design"] * 3), DRAFT),
     "remove_vm": Case((), ("remove_vm", 1002), ("design", ["design"]), DRAFT),
+    "add_vm, where it runs": Case(
+        DEPLOYED, ("add_vm_to_slice", "vm3", "cirros", 1, True), ("running", [*UP[1], "design"]), UP
+    ),
+    "remove_vm, where it runs": Case(DEPLOYED, ("remove_vm", 1002), ("running", ["running"]), UP),
 }
 
 
