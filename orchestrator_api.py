@@ -50,6 +50,9 @@ from vlan_manager import VLANManager
 from vm_launcher import VMLauncher
 from worker_discovery import Seen, WorkerDiscovery
 
+Progress = ProgressCallback | None
+Stop = Interruption | None
+
 
 def build(state_path: str | os.PathLike[str] = "database.yaml", *, db: Database | None = None) -> OrchestratorAPI:
     """Everything for one installation: settings, database, executor, façade. No host is contacted.
@@ -220,7 +223,7 @@ class OrchestratorAPI(CallsForScripts):
         first_boot: Mapping[str, Any] | None = None,
         worker: str = "",
     ) -> Any:
-        """A new VM on `worker` or the next with room: its dict. `image` = an added one; `first_boot`: docs/first-boot.md."""
+        """A new VM on `worker` or the next with room: its dict. `image`: an added one; `first_boot`: see its page."""
         chosen = (image, first_boot, worker)
         wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, *chosen)
         vm = design.add_vm(self.context, username, slice_id, wish)
@@ -321,50 +324,22 @@ class OrchestratorAPI(CallsForScripts):
     # ------------------------------------------------------------------------------------ lifecycle
 
     @_changes
-    def deploy_slice(
-        self,
-        username: str,
-        slice_id: int,
-        *,
-        progress: ProgressCallback | None = None,
-        stop: Interruption | None = None,
-    ) -> Any:
+    def deploy_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Networks, then machines, on all hosts at once: `Slice deployed successfully`."""
         return lifecycle.deploy(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
-    def delete_slice(
-        self,
-        username: str,
-        slice_id: int,
-        *,
-        progress: ProgressCallback | None = None,
-        stop: Interruption | None = None,
-    ) -> Any:
+    def delete_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Tear a slice down by what is really there, and forget it: `Slice deleted`."""
         return lifecycle.delete(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
-    def stop_slice(
-        self,
-        username: str,
-        slice_id: int,
-        *,
-        progress: ProgressCallback | None = None,
-        stop: Interruption | None = None,
-    ) -> Any:
+    def stop_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Stop all VMs gracefully; disks stay."""
         return lifecycle.stop_slice(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
-    def start_slice(
-        self,
-        username: str,
-        slice_id: int,
-        *,
-        progress: ProgressCallback | None = None,
-        stop: Interruption | None = None,
-    ) -> Any:
+    def start_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Start a stopped slice with its disks as they were."""
         return lifecycle.start(self.context, username, slice_id, progress=progress, stop=stop)
 

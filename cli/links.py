@@ -48,7 +48,7 @@ def add(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Link two interfaces of a slice in design."""
+    """Link two interfaces; those of machines that run are plugged in."""
     work = _Work(context, slice, user, as_json)
     (vm1, if1), (vm2, if2) = work.end_of(first), work.end_of(second)
     wishes: dict[str, Any] = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
@@ -87,7 +87,7 @@ def set_link(
 
 @app.command()
 def remove(context: typer.Context, slice: Slice, link: Number, user: As = "", as_json: Json = False) -> int:
-    """Take a link out of a slice in design."""
+    """Take a link out of a slice; machines that run are unplugged."""
     work = _Work(context, slice, user, as_json)
     text = work.done(work.api.remove_link(work.acting, work.slice_id, _number(link)))
     work.ids(_number(link))

@@ -43,7 +43,7 @@ def record(slice_id: int, *vms: dict[str, Any], links: tuple[int, ...] = (), sta
     return {
         "slice_id": slice_id,
         "status": status,
-        "vms": list(vms),
+        "vms": [{**one, "status": status} for one in vms],  # what runs with it; `test_live_changes` has others
         "links": [link(number, vlan) for number, vlan in enumerate(links, start=1)],
     }
 
