@@ -69,22 +69,36 @@ def create(
     made: Record = {}
 
     def edit(data: Record, record: Record) -> int:
-        interfaces = _free_interfaces(record, ends)
-        wanted = checked(context, data, username, {}, switches)
-        network = subnets.for_link(subnet, context.settings.internet.cidr, len(ends))
-        vlan_id = allocation.choose_vlan(data, slice_id, context.settings.vlan)
-        link_id = allocation.next_link_id(record)
-        addresses = allocation.link_addresses(vlan_id, network)
-        for interface in interfaces:
-            interface |= {"vlan_id": vlan_id, "link_id": link_id}
-        (vm1_id, vm1_interface), (vm2_id, vm2_interface) = ends[:2]
-        made.update(Link(link_id, vlan_id, vm1_id, vm1_interface, vm2_id, vm2_interface).to_dict())
-        record["links"].append({**made, "cidr": addresses.cidr, "gateway_ip": addresses.gateway})
-        link_ends.write(record["links"][-1], ends)
-        write(record, record["links"][-1], wanted)
-        return link_id
+        made.update(add(context, data, record, username, ends, switches, subnet))
+        return int(made["link_id"])
 
     live.change_link(context, username, slice_id, CHANGE, edit, progress)
+    return made
+
+
+def add(
+    context: Context,
+    data: Record,
+    record: Record,
+    username: str,
+    ends: Sequence[End],
+    switches: Mapping[str, Any],
+    subnet: str = "",
+) -> Record:
+    """Write a new link into a slice's record; see `create`. Its documented six keys."""
+    interfaces = _free_interfaces(record, ends)
+    wanted = checked(context, data, username, {}, switches)
+    network = subnets.for_link(subnet, context.settings.internet.cidr, len(ends))
+    vlan_id = allocation.choose_vlan(data, record["slice_id"], context.settings.vlan)
+    link_id = allocation.next_link_id(record)
+    addresses = allocation.link_addresses(vlan_id, network)
+    for interface in interfaces:
+        interface |= {"vlan_id": vlan_id, "link_id": link_id}
+    (vm1_id, vm1_interface), (vm2_id, vm2_interface) = ends[:2]
+    made = Link(link_id, vlan_id, vm1_id, vm1_interface, vm2_id, vm2_interface).to_dict()
+    record["links"].append({**made, "cidr": addresses.cidr, "gateway_ip": addresses.gateway})
+    link_ends.write(record["links"][-1], ends)
+    write(record, record["links"][-1], wanted)
     return made
 
 

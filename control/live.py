@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cloudrepo.errors import CloudError
@@ -92,19 +92,19 @@ def bring_again(context: Context, slice_id: int, who: str) -> None:
         processes.end_work(str(context.db.path), intent.number)
 
 
-def hosts_with(context: Context, record: Record, vms: Collection[int]) -> list[str]:
+def hosts_with(context: Context, record: Mapping[str, Any], vms: Collection[int]) -> list[str]:
     """The network node, and the workers of these VMs."""
     workers = [vm["worker_ip"] for vm in record["vms"] if vm["vm_id"] in vms]
     return list(dict.fromkeys([context.settings.network.node, *workers]))
 
 
-def neighbours(record: Record, vm_id: int) -> set[int]:
+def neighbours(record: Mapping[str, Any], vm_id: int) -> set[int]:
     """A VM, and all that have a link with it."""
     own = {one["link_id"] for vm in record["vms"] if vm["vm_id"] == vm_id for one in vm["interfaces"]} - {None}
     return {vm_id}.union(*(_vms_on(record, link_id) for link_id in own))
 
 
-def _vms_on(record: Record, link_id: int) -> set[int]:
+def _vms_on(record: Mapping[str, Any], link_id: int) -> set[int]:
     return {vm["vm_id"] for vm in record["vms"] if any(one["link_id"] == link_id for one in vm["interfaces"])}
 
 

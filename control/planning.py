@@ -23,12 +23,26 @@ from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Target, View
 from cloudrepo.resources import HostState, Resource
-from control import design, lifecycle, targets
+from control import design, intents, lifecycle, links, live, targets
 from control.context import Context, Record, known_slice, owned_vm
 from control.design import VmWish
 from control.intents import Intent, engaged
 from control.operation import Wish
-from control.states import DELETE, DEPLOY, DEPLOYING, REMOVE_VM, RUNNING, START, START_VM, STOP, STOP_VM
+from control.states import (
+    ACTIVE,
+    CHANGE,
+    DELETE,
+    DEPLOY,
+    DEPLOYING,
+    DESIGN,
+    REMOVE_VM,
+    RUNNING,
+    START,
+    START_VM,
+    STOP,
+    STOP_VM,
+    require_state,
+)
 from control.targets import SlicePlanner
 
 T = TypeVar("T")
@@ -107,10 +121,14 @@ def _made(
         nics = [{key: nic[key] for key in ("name", "mac", "vlan_id")} for nic in vm["interfaces"]]
         return {**{key: vm[key] for key in keys}, "interfaces": nics}
     if kind == ADD_LINK:
-        ends: tuple[Any, Any, Any, Any] = (*(wish.get(name) for name in _ENDS),)  # type: ignore[assignment]
+        vm1, if1, vm2, if2 = (wish.get(name) for name in _ENDS)
+        ends: list[Any] = [(vm1, if1), (vm2, if2), *(wish.get("more_ends") or ())]
         switches = {name: wish.get(name) for name in ("spoofing", "bridging", "vlans", "dhcp")}
-        made = design.create_link(context, username, slice_id, *ends, switches)
-        link = known_slice(data, username, slice_id)["links"][-1]
+        record = known_slice(data, username, slice_id)
+        intents.settle_abandoned(context, record, CHANGE)
+        require_state(record, CHANGE)
+        made = links.add(context, data, record, username, ends, switches, str(wish.get("subnet") or ""))
+        link = record["links"][-1]
         return {**made, "cidr": link["cidr"], "gateway_ip": link["gateway_ip"]}
     raise _unknown(kind)
 
@@ -218,11 +236,16 @@ def _wish(context: Context, record: Mapping[str, Any], kind: str, vm_id: int | N
     running = frozenset(vm["vm_id"] for vm in record["vms"] if vm["status"] in (RUNNING, DEPLOYING))
     if kind in (DEPLOY, START, START_VM, STOP_VM):
         return Wish(machines=running, networks=True)
-    return {STOP: Wish(), DELETE: Wish(disks=False), REMOVE_VM: Wish(without_disk=vm_id)}[kind]
+    if kind == REMOVE_VM:
+        return Wish(machines=running, networks=record["status"] in ACTIVE, without_disk=vm_id)
+    return {STOP: Wish(), DELETE: Wish(disks=False)}[kind]
 
 
 def _hosts(context: Context, record: Mapping[str, Any], kind: str, vm_id: int | None) -> list[str]:
-    if kind in OF_VMS:
+    is_new = kind == START_VM and (record.get("operation") or {}).get("back") == DESIGN
+    if kind == REMOVE_VM and record["status"] in ACTIVE:
+        return live.hosts_with(context, record, live.neighbours(record, vm_id or 0))
+    if kind in OF_VMS and not is_new:
         return [str(owned_vm(record, vm_id)["worker_ip"])]
     hosts = targets.hosts_of(record, context.settings.network.node)
     return list(dict.fromkeys([*hosts, *(record.get("pending", ()) if kind in (STOP, DELETE) else ())]))
@@ -237,7 +260,7 @@ def _target(context: Context, data: Record, rehearsal: _Rehearsal, host: Host) -
             data,
             rehearsal.record,
             machines=wish.machines or (),
-            networks=wish.networks,
+            networks=bool(wish.networks),
             disks=wish.disks,
             without_disk=wish.without_disk,
         )
