@@ -239,7 +239,10 @@ def test_a_machine_that_runs_with_another_seed_differs() -> None:
     def seen(record: dict[str, Any]) -> Machine:
         wanted = machine(record)
         started = qemu.parse_command(qemu.command(wanted, RUN))
-        return Machine(vm_id=1001, uuid=UUID, mark=wanted.mark, wiring=started.wiring, pid=5, status="running")
+        plugged = wanted.spec.plugged if wanted.spec is not None else None
+        return Machine(
+            vm_id=1001, uuid=UUID, mark=wanted.mark, wiring=started.wiring, plugged=plugged, pid=5, status="running"
+        )
 
     one, another, none = told(users=["ann"]), told(users=["bob"]), vm(1001) | {"name": "web_1"}
     assert aspects(machine(one), seen(one)) == () and aspects(machine(none), seen(none)) == ()
