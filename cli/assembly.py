@@ -34,18 +34,35 @@ def chosen(app: typer.Typer, words: Sequence[str]) -> tuple[Any, list[str], list
         The command, the words that name it, and those that it is given. Where they name none, all commands, which
         answer with help or with what there is instead.
     """
+    found, path, rest = place(app, words)
+    if isinstance(found, typer.Typer):
+        return _equipped_tree(found, path), path, rest
+    return leaf(found, path), path, rest
+
+
+def place(app: typer.Typer, words: Sequence[str]) -> tuple[Any, list[str], list[str]]:
+    """What a command line means, not built yet: a group as an app or a command as typer keeps it; as `chosen`."""
     path: list[str] = []
     found: Any = app
-    while isinstance(found, typer.Typer):
-        rest = words[len(path) :]
-        below = dict(_below(found)) if rest else {}
-        if not rest or rest[0] not in below:
-            return _equipped_tree(found, path), path, list(rest)
-        found = below[rest[0]]
-        path.append(rest[0])
+    while isinstance(found, typer.Typer) and len(path) < len(words):
+        below = dict(_below(found))
+        if words[len(path)] not in below:
+            break
+        found = below[words[len(path)]]
+        path.append(words[len(path)])
+    return found, path, list(words[len(path) :])
+
+
+def leaf(found: Any, path: Sequence[str]) -> Any:
+    """Build one command as typer keeps it, with what all have."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.registered_commands = [found]
-    return equipped(typer.main.get_command(alone), path), path, list(words[len(path) :])
+    return equipped(typer.main.get_command(alone), path)
+
+
+def names(app: typer.Typer) -> list[str]:
+    """What an app holds that is not hidden."""
+    return [name for name, one in _below(app) if not getattr(one, "hidden", False)]
 
 
 def _below(app: typer.Typer) -> Iterator[tuple[str, Any]]:

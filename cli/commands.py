@@ -11,6 +11,8 @@ import typer
 
 from cli import (
     assembly,
+    completion,
+    config,
     doctor,
     documents,
     draw,
@@ -56,6 +58,8 @@ worker_app = typer.Typer(help="The hosts that machines run on.", no_args_is_help
 app.add_typer(slice_commands.app)
 app.add_typer(draw.app)
 app.add_typer(plan_commands.app)
+app.add_typer(completion.app)
+app.add_typer(config.app, name="config")
 app.add_typer(worker_app, name="worker")
 app.add_typer(state.app, name="state")
 app.add_typer(slices.app, name="slice")
@@ -128,6 +132,8 @@ def _answered(words: Sequence[str], before_write: BeforeWrite) -> int:
 
 
 def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
+    if words and words[0] == completion.WORD:
+        return completion.complete(app, words[1:])
     if words and words[0] == "lab":
         from lab.cli import app as lab_app
 

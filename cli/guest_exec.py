@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import documents
+from cli.screen import Screen
 
 if TYPE_CHECKING:
     from cli.work import Work
@@ -69,7 +70,7 @@ def _hand_on(stream: Any, data: bytes) -> None:
 
 
 def _failed(work: Work, answer: Any) -> int:
-    work.screen.complain(answer)
+    Screen(sys.stderr).complain(answer)  # stdout is for what the program says
     code = str(getattr(answer, "code", ""))
     status = STATUSES.get(code, HOST_STATUS if code.startswith("host.") else 1)
     if work.as_json:

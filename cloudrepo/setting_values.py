@@ -57,6 +57,14 @@ class Reader:
         self._rows = {row.key: row for row in rows}
         self._groups = {key.partition(".")[0] for key in self._rows if "." in key}
         self.values: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+
+    def origin_of(self, key: str, *, is_in_file: bool) -> tuple[str, str]:
+        """Who gave a key its value (`environment`, `file`, `default`), and where that stands."""
+        where = self._origins.get(key, "")
+        if where == env_name(key):
+            return "environment", where
+        return ("file", where) if is_in_file else ("default", "")
 
     def set(self, key: str, value: Any, *, origin: str) -> None:
         """Take one value.
@@ -69,6 +77,7 @@ class Reader:
             raise self._unknown(key, origin)
         try:
             self.values[key] = _checked(row, value)
+            self._origins[key] = origin
         except (ValueError, OverflowError) as error:
             raise SettingsError(
                 f"{origin}: setting {key} cannot be {_repeated(value)}",

@@ -306,6 +306,25 @@ class Settings:
         return cls.of(reader.values)
 
     @classmethod
+    def told(cls, state_path: str | os.PathLike[str], environ: Mapping[str, str]) -> dict[str, tuple[Any, str, str]]:
+        """Each key's value, whether `environment`, `file` or `default` gave it, and where that stands.
+
+        Raises:
+            SettingsError: as `load`.
+        """
+        reader = Reader(rows())
+        reader.read_file(Path(state_path).resolve().parent / "settings.yaml")
+        in_file = set(reader.values)
+        reader.read_environment(environ)
+        return {
+            row.key: (
+                reader.values.get(row.key, row.default),
+                *reader.origin_of(row.key, is_in_file=row.key in in_file),
+            )
+            for row in rows()
+        }
+
+    @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """The defaults with these values, by dotted key, such as `{"ssh.port": 2222}`.
 
