@@ -36,8 +36,11 @@ class Guest:
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
         for process in self._running.values():
-            process.kill()
-            process.communicate()
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
 
     def send(self, data: bytes) -> None:
         if self.is_deaf:
@@ -143,7 +146,7 @@ def test_a_program_reads_what_the_command_is_given(
 
 
 def test_what_takes_too_long_is_ended_and_is_124(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("exec", "--timeout", "0.5", "vm1", "--json", "--", "sleep", "600") == 124
+    assert run("exec", "--timeout", "2", "vm1", "--json", "--", "sleep", "600") == 124
     document = json.loads(capsys.readouterr().out)
     assert (document["status"], document["error"]["code"]) == (124, "guest.slow")
     assert [words[0] for words in guest.words] == ["sleep", "kill"]

@@ -187,7 +187,7 @@ def test_a_state_file_of_a_newer_version_is_refused_untouched(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "database.yaml"
-    path.write_text("schema_version: 99\nusers: {}\nworkers_list: []\nslices: {}\n")
+    path.write_text("schema_version: 99\nusers: {}\nworkers_list: []\nslices: {}\n...\n")
     monkeypatch.setenv(STATE_VARIABLE, str(path))
     before = path.read_bytes()
     assert run(*words, "--json") == 1
