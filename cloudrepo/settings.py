@@ -15,6 +15,7 @@ import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -339,7 +340,7 @@ class Settings:
         for key, value in reader.values.items():
             group, _, name = key.rpartition(".")
             (groups.setdefault(group, {}) if group else top)[name] = value
-        hints = get_type_hints(cls)
+        hints = _hints(Settings)
         return cls(**top, **{group: hints[group](**part) for group, part in groups.items()})
 
     def get(self, key: str) -> Any:
@@ -350,15 +351,21 @@ class Settings:
         return value
 
 
+@cache
 def rows() -> tuple[Row, ...]:
-    """Every key, in the order of the table."""
+    """Every key, in the order of the table; types are read once, since that takes as long as all else at a start."""
     found: list[Row] = []
     _collect(Settings, "", found)
     return tuple(found)
 
 
+@cache
+def _hints(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
 def _collect(owner: Any, prefix: str, found: list[Row]) -> None:
-    hints = get_type_hints(owner)
+    hints = _hints(owner)
     for entry in fields(owner):
         kind = hints[entry.name]
         if is_dataclass(kind):

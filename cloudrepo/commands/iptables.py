@@ -96,7 +96,7 @@ def parse_rules(text: str, installation: str) -> list[Rule]:
             rules.append((table, ("-N", line[1:].split()[0])))
         elif line.startswith("-A ") and table:
             if chain(installation, "") in line:
-                words = tuple(shlex.split(line))
+                words = _words(line)
                 if words[1].startswith(chain(installation, "")) or _leads_to_us(words, installation):
                     rules.append((table, words))
         elif line and not line.startswith("#") and not (line.startswith(":") and table):
@@ -120,7 +120,13 @@ def are_first(text: str, installation: str) -> bool:
         table = line[1:].strip() if line.startswith("*") else table
         if line.startswith("-A "):
             firsts.setdefault((table, line.split()[1]), line)
-    return all(words == tuple(shlex.split(firsts[table, words[1]])) for table, words in jumps)
+    return all(words == _words(firsts[table, words[1]]) for table, words in jumps)
+
+
+def _words(line: str) -> tuple[str, ...]:
+    """A line's words. Anything but plain letters and single words is rare, and the way through it slow."""
+    is_plain = line.isascii() and line.isprintable() and not any(letter in line for letter in "\"'\\")
+    return tuple(line.split() if is_plain else shlex.split(line))
 
 
 def _leads_to_us(words: tuple[str, ...], installation: str) -> bool:

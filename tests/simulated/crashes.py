@@ -8,6 +8,7 @@ that nobody disturbed had left, or found.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Any
 from control.states import ERROR
 from database import Database
 from orchestrator_api import OrchestratorAPI
+from simulated.leftovers import Known, fingerprint
 from simulated.simulator import die_with_parent
 from simulated.transport import Control
 from simulated.world import HOSTS, Picture, World, open_installation, short_folder
@@ -252,24 +254,28 @@ def cases(scenario: Scenario, action: str) -> list[Case]:
     return found
 
 
-def run(scenario: Scenario, case: Case) -> str:
+def run(scenario: Scenario, case: Case, known: Known) -> str:
     """Do it; what is wrong afterwards, or an empty text.
 
-    What a kill left is copied once nothing runs on, so that each further way begins with the very same.
+    What a crash left is copied once nothing runs on, so that each further way begins with the very same. Where another
+    crash of this scenario left the same, what came of it is known.
     """
-    first, *others = case.ways
     folder = Path(tempfile.mkdtemp(prefix="crashed", dir=short_folder()))
     try:
         with World(scenario.picture, shortcut=True) as world:
             crash = _crash(world, scenario, case)
-            if others:
-                world.wait_for_runners()
-                left = world.take_picture(folder)
-            wrong = [f"then {first}: {text}" for text in _mend(world, scenario, case, crash, first)]
-        for way in others:
-            with World(left, shortcut=True) as world:
-                wrong += [f"then {way}: {text}" for text in _mend(world, scenario, case, crash, way)]
-        return "; ".join(wrong)
+            world.wait_for_runners()
+            left = fingerprint(world, case.action == "kill", crash.is_acknowledged, crash.is_done)
+            new = [way for way in case.ways if known.get(left, way) is None]
+            if new[1:]:
+                picture = world.take_picture(folder)
+            if new:
+                known.put(left, new[0], list(_mend(world, scenario, case, crash, new[0])))
+        for way in new[1:]:
+            with World(picture, shortcut=True) as world:
+                known.put(left, way, list(_mend(world, scenario, case, crash, way)))
+        wrong = [f"then {way}: {text}" for way in case.ways for text in known.get(left, way) or ()]
+        return "; ".join((*crash.problems, *wrong))
     except Exception:
         return traceback.format_exc()
     finally:
@@ -290,6 +296,11 @@ class Crash:
     is_acknowledged: bool
     problems: tuple[str, ...]
 
+    @property
+    def is_done(self) -> bool | None:
+        """What it answered in one word."""
+        return None if self.result is None else bool(self.result.get("done"))
+
 
 def _crash(world: World, scenario: Scenario, case: Case) -> Crash:
     def trap(pid: int) -> dict[str, Any]:
@@ -307,7 +318,6 @@ def _crash(world: World, scenario: Scenario, case: Case) -> Crash:
 
 
 def _mend(world: World, scenario: Scenario, case: Case, crash: Crash, way: str) -> Iterator[str]:
-    yield from crash.problems
     recovery = Actor(world, lambda api: _recover(api, scenario.slice_id, way)).result()
     if recovery is None or "crashed" in recovery:
         yield f"the recovery crashed: {recovery}"
@@ -380,14 +390,16 @@ def _expected(
 
 def run_all(scenario: Scenario, todo: list[Case], workers: int) -> list[str]:
     """All cases, several at a time, each in a world of its own; what is wrong, by case."""
-    children = [_Worker(scenario, todo[number::workers]) for number in range(workers)]
-    return [line for child in children for line in child.problems()]
+    with tempfile.TemporaryDirectory(prefix="known", dir=short_folder()) as folder:
+        known = Known(Path(folder))
+        children = [_Worker(scenario, todo[number::workers], known) for number in range(workers)]
+        return [line for child in children for line in child.problems()]
 
 
 class _Worker:
     """A process that runs cases one after another."""
 
-    def __init__(self, scenario: Scenario, todo: list[Case]) -> None:
+    def __init__(self, scenario: Scenario, todo: list[Case], known: Known) -> None:
         self._reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid:
@@ -395,10 +407,12 @@ class _Worker:
             return
         try:
             die_with_parent()
+            gc.disable()
+            gc.freeze()
             os.close(self._reading)
             with contextlib.suppress(BrokenPipeError):
                 for case in todo:
-                    wrong = run(scenario, case)
+                    wrong = run(scenario, case, known)
                     if wrong:
                         os.write(writing, json.dumps(f"{scenario.name}: {case}: {wrong}").encode() + b"\n")
         finally:

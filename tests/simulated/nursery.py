@@ -7,6 +7,7 @@ simulator; it ends with the process that started it.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import pickle
 import shutil
@@ -68,6 +69,8 @@ def main(descriptor: int) -> None:
     from simulated import runners, simulator
 
     runners.warm_up()
+    gc.disable()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     line = socket.socket(fileno=descriptor)
     me = os.getpid()

@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess  # noqa: F401  loaded before the fork, with all else that the runner imports
 import sys
-import threading  # noqa: F401
+import threading
 import traceback
 import zlib  # noqa: F401
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from simulated import jail
 
 #: Acts that change a host without a call of a tool; the simulator is told before and after each.
 NOTED_ACTS = ("spawn", "qmp", "write", "mkdir", "remove", "remove if empty", "publish", "adopt", "stop", "signal")
+HEAD = struct.Struct(">cI")  # of a frame: its kind, and how long it is
 ACT, PROGRAMS = "#act", "#programs"  # what is no call of a tool
 DAEMONS = frozenset(("dnsmasq", "-daemonize"))  # words of calls that leave a process behind
 
@@ -113,11 +114,12 @@ def shortened(run_words: Callable[..., Any], line: Line) -> Callable[..., Any]:
 
 
 class Line:
-    """What a process of a host says to the simulator without the help of a tool."""
+    """What a process of a host says to the simulator without the help of a tool; each thread has a connection."""
 
     def __init__(self, simulator: str) -> None:
         self.simulator = simulator
         self._connect = socket.socket.connect  # before there is a jail
+        self._mine = threading.local()
 
     def programs(self) -> dict[int, str]:
         """The processes that run on this host, each with its network namespace."""
@@ -126,12 +128,26 @@ class Line:
     def ask(self, words: tuple[str, ...], stdin: str = "") -> tuple[int, str, str]:
         """One call; the exit status and both texts."""
         text, data = "\0".join(words).encode(), stdin.encode()
-        with socket.socket(socket.AF_UNIX) as line:
-            self._connect(line, self.simulator)
-            line.sendall(struct.pack(">II", len(text), len(data)) + text + data)
-            frames: dict[str, str] = {}
-            with line.makefile("rb") as file:
-                while "X" not in frames:
-                    kind, size = struct.unpack(">cI", file.read(5))
-                    frames[kind.decode()] = file.read(size).decode()
+        line = self._line()
+        line.sendall(struct.pack(">II", len(text), len(data)) + text + data)
+        frames: dict[str, str] = {}
+        heard = bytearray()
+        while "X" not in frames:
+            part = line.recv(1 << 16)
+            if not part:
+                raise ConnectionError("the simulator hung up")
+            heard += part
+            while len(heard) >= HEAD.size:
+                kind, size = HEAD.unpack_from(heard)
+                if len(heard) < HEAD.size + size:
+                    break
+                frames[kind.decode()] = heard[HEAD.size : HEAD.size + size].decode()
+                del heard[: HEAD.size + size]
         return int(frames["X"]), frames.get("O", ""), frames.get("E", "")
+
+    def _line(self) -> socket.socket:
+        line: socket.socket | None = getattr(self._mine, "line", None)
+        if line is None:
+            line = self._mine.line = socket.socket(socket.AF_UNIX)
+            self._connect(line, self.simulator)
+        return line

@@ -293,7 +293,7 @@ class Simulator:
             return
         if words[0] == runners.PROGRAMS:
             found = {pid: program.space for pid, program in client.host.state.programs.items()}
-            self._say(client, ("O", json.dumps(found)), ("X", "0"))
+            self._end_call(client, ("O", json.dumps(found)), ("X", "0"))
             return
         client.label = " ".join(words)[:100]
         self._point(client.host.name, f"before {client.label}")
@@ -305,12 +305,17 @@ class Simulator:
             return
         self._point(client.host.name, f"after {client.label}")
         if client.host.is_up:
-            self._say(client, ("O", result.out), ("E", result.err), ("X", str(result.status)))
+            self._end_call(client, ("O", result.out), ("E", result.err), ("X", str(result.status)))
+
+    def _end_call(self, client: Client, *frames: tuple[str, str]) -> None:
+        """Answer. A tool ends with it; a runner that asks without one may ask again."""
+        client.call = None
+        self._say(client, *frames)
 
     def _note_act(self, client: Client, when: str, name: str, step: str) -> None:
         self._point(client.host.name, f"{when} {name} of {step}")
         if client.host.is_up:
-            self._say(client, ("X", "0"))
+            self._end_call(client, ("X", "0"))
 
     def _say(self, client: Client, *frames: tuple[str, str]) -> None:
         data = b""
