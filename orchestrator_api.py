@@ -27,6 +27,7 @@ from control import (
     handover,
     hardening,
     host_doctor,
+    host_mending,
     images,
     lifecycle,
     links,
@@ -453,6 +454,13 @@ class OrchestratorAPI(CallsForScripts):
     ) -> Any:
         """Set right what is ours: `fixed`, `failed`, `left`, and `after`, a second look."""
         return mending.mend(self.context, slice_id, progress=progress)
+
+    @_changes
+    def doctor_fix(
+        self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None
+    ) -> Any:
+        """Set right on hosts what is ours to set right: as `doctor`, a second look, and `changed` and `failed`."""
+        return host_mending.mend(self.context, hosts, vlans)
 
     @_changes
     def state_rebuild(

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudrepo import accelerator, worker_facts
@@ -300,6 +300,8 @@ class WorkerDiscovery:
         with self.db.lock:
             self.db.refresh()
             known = self.db.data["workers"].get(found.ip)
+            if found.worker is not None and known is not None:
+                found = replace(found, worker=_with_ways(known, found.worker))
             if found.worker is None and known is None:
                 return
             if found.worker is not None and known is not None and _is_same(known, found.worker):
@@ -326,6 +328,12 @@ class WorkerDiscovery:
             log.warning("%s: did not tell %s; documented defaults are assumed", found.ip, ", ".join(worker["assumed"]))
         for problem in found.problems:
             log.warning("%s: %s", found.ip, problem)
+
+
+def _with_ways(known: Mapping[str, Any], worker: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A worker whose bridge lost its uplinks, or is gone, is remembered with those it had: they can be put back."""
+    kept = {key: known[key] for key in ("uplinks", "datapath") if known.get(key) and not worker.get(key)}
+    return {**worker, **kept}
 
 
 def _is_same(known: Mapping[str, Any], worker: Mapping[str, Any]) -> bool:

@@ -26,6 +26,9 @@ def doctor(
     vlan: Annotated[
         str, typer.Option("--vlans", metavar="LIST", help="Try these, such as 100-199,400; else some of each kind.")
     ] = "",
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Set right what is this installation's to set right, and say what.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on the standard output.")] = False,
 ) -> int:
     """Prove every host before a class: what is wrong, and what to do about it. See docs/doctor.md."""
@@ -34,7 +37,8 @@ def doctor(
     from cli.host_doctor import show_hosts
 
     installation = Installation.open(context.find_root().obj)
-    return show_hosts(installation, host or [], vlan, Screen(sys.stderr if as_json else None), as_json=as_json)
+    screen = Screen(sys.stderr if as_json else None)
+    return show_hosts(installation, host or [], vlan, screen, fix=fix, as_json=as_json)
 
 
 @app.command()

@@ -10,15 +10,17 @@ import typer
 from cli import documents
 from cli.documents import NotDone
 from cli.findings import first_wrong, show_findings, status_of
-from cli.screen import FAINT, Screen
+from cli.screen import FAINT, GOOD, Screen
 from cloudrepo.doctor import vlans
 
 if TYPE_CHECKING:
     from cli.installation import Installation
 
 
-def show_hosts(installation: Installation, hosts: Sequence[str], wanted: str, screen: Screen, *, as_json: bool) -> int:
-    """Look at the hosts and show what was found.
+def show_hosts(
+    installation: Installation, hosts: Sequence[str], wanted: str, screen: Screen, *, fix: bool, as_json: bool
+) -> int:
+    """Look at the hosts, set right what can be if `fix`, and show what was found.
 
     Returns:
         The exit status: 0 nothing is wrong, 1 something is, 3 a warning, or something could not be seen.
@@ -30,12 +32,17 @@ def show_hosts(installation: Installation, hosts: Sequence[str], wanted: str, sc
         numbers = vlans.parse(wanted) if wanted else ()
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--vlans") from error
-    ok, found = installation.api.doctor(hosts, numbers)
+    api = installation.api
+    ok, found = api.doctor_fix(hosts, numbers) if fix else api.doctor(hosts, numbers)
     if not ok:
         raise NotDone(found)
     if as_json:
         documents.write({"command": "doctor", **found}, wrong=first_wrong(found["findings"]))
         return status_of(found["findings"])
+    for one in found.get("changed", ()):
+        screen.line((f"{one['host']}: {one['text']}", GOOD))
+    for one in found.get("failed", ()):
+        screen.complain(one["text"])
     show_findings(screen, found["findings"])
     screen.line((f"{len(found['hosts'])} hosts, {found['seconds']:.1f} s", FAINT))
     return status_of(found["findings"])

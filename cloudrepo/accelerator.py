@@ -57,7 +57,13 @@ def command(disk: str, accelerator: Accelerator) -> tuple[str, ...]:
 
 
 def proof_plan(
-    installation: str, *, user: str = "", accelerator: Accelerator = "kvm", parent: str = "/run", token: str = ""
+    installation: str,
+    *,
+    user: str = "",
+    accelerator: Accelerator = "kvm",
+    parent: str = "/run",
+    token: str = "",
+    deadline_s: float = DEADLINE_S,
 ) -> Plan:
     """Boot the sector once; nothing stays. Read only in the sense that no lock is needed.
 
@@ -67,6 +73,7 @@ def proof_plan(
         accelerator: what is to be proved.
         parent: where the disk lives for the moment.
         token: makes the directory unlike that of another process; made here when empty.
+        deadline_s: longest wait for the guest.
     """
     directory = f"{parent}/cloudrepo-proof-{token or secrets.token_hex(6)}"
     disk = f"{directory}/disk"
@@ -81,7 +88,7 @@ def proof_plan(
         Step(
             name="boot",
             label=f"boot it with {accelerator}",
-            act=Run(words=command(disk, accelerator), ok=(WORKS,), user=user, timeout_s=DEADLINE_S),
+            act=Run(words=command(disk, accelerator), ok=(WORKS,), user=user, timeout_s=deadline_s),
         ),
     )
     tidy = Step(name="tidy", label="remove the proof's directory", act=Remove(path=directory, within=parent, tree=True))

@@ -189,6 +189,14 @@ class BaseImages:
         """
         return base_image_removal.copies(self.executor, host, self._store(host, base_dir))
 
+    def digest(self, path: str) -> str:
+        """The SHA-256 of a file of the manager.
+
+        Raises:
+            RefusedError: it cannot be read.
+        """
+        return self._of_manager(path)[1]
+
     def path_on(self, host: str, base_dir: str, sha256: str, name: str) -> str:
         """Where the copy of an image of the manager is on a host, if it is there."""
         return plans.base_path(self._store(host, base_dir), sha256, name)

@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "list_images": Rule("cluster", ALL, ALL, ALL),
     "remove_image": Rule("image", OWN, STUDENTS, ALL),
     # the installation as a whole
+    "doctor_fix": Rule("cluster", NONE, NONE, ALL),
     "drift_fix": Rule("cluster", NONE, NONE, ALL),
     "state_rebuild": Rule("cluster", NONE, NONE, ALL),
     "harden_worker": Rule("cluster", NONE, NONE, ALL),

@@ -310,6 +310,18 @@ class Checksum(Act):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureDisk(Act):
+    """Write so many bytes to the disk of a folder, or of its nearest parent that is there: `out` is JSON.
+
+    Keys: `bytes`, `seconds` until they are on the disk. The file has no name at any time, so nothing can be left.
+    """
+
+    ACT: ClassVar[str] = "measure"
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One act with its words for a person.
 

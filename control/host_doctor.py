@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudrepo import link_switches
-from cloudrepo.doctor import host_facts, hosts, trial, trunk, vlans
+from cloudrepo.doctor import host_facts, hosts, proofs, trial, trunk, vlans
 from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.doctor.host_facts import HostFacts
 from cloudrepo.doctor.trial import Heard, Sent, Trial, Uplink
@@ -24,7 +24,7 @@ from cloudrepo.ssh_config import resolve as resolve_target
 from cloudrepo.state import all_slices
 from cloudrepo.wire_acts import Emit, Listen
 from cloudrepo.worker_facts import Question
-from control import wire
+from control import host_proofs, wire
 from control.context import Context
 
 RETRIES = 2  # of what was missed: a host that is busy drops a frame
@@ -41,12 +41,14 @@ class Report:
         hosts: those that were looked at.
         tried: which VLANs frames were sent in, as switches write them; "" = none.
         seconds: how long it took.
+        facts: what hosts said.
     """
 
     findings: list[Finding] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     tried: str = ""
     seconds: float = 0.0
+    facts: Mapping[str, HostFacts] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As the façade answers it."""
@@ -69,6 +71,7 @@ def look(context: Context, only: Collection[str] = (), wanted: Collection[int] =
     facts, findings = _ask_all(context, ips)
     findings += [one for each in facts.values() for one in hosts.judge(each, choice.vlans, is_alone=len(ips) == 1)]
     findings += hosts.clocks(list(facts.values()))
+    findings += _proved(context, facts)
     between = _between(context, facts, choice)
     kept = [one for one in [*findings, *between] if not only or not one.hosts or set(one.hosts) & set(only)]
     return Report(
@@ -76,6 +79,7 @@ def look(context: Context, only: Collection[str] = (), wanted: Collection[int] =
         hosts=[ip for ip in ips if not only or ip in only],
         tried=vlans.text(choice.vlans) if between else "",
         seconds=time.monotonic() - began,
+        facts=facts,
     )
 
 
@@ -127,6 +131,23 @@ def _our_address(host: str, port: int) -> str:
             return str(asking.getsockname()[0])
     except OSError:
         return "192.0.2.1"
+
+
+# -- doing -------------------------------------------------------------------------------
+
+
+def _proved(context: Context, facts: Mapping[str, HostFacts]) -> list[Finding]:
+    """What the hosts show by doing it."""
+    wanted = host_proofs.wanted_images(context)
+    here = {path: flavors for path, flavors in wanted.items() if os.path.isfile(path)}
+    found = proofs.not_here({path: flavors for path, flavors in wanted.items() if path not in here})
+    work = {ip: functools.partial(host_proofs.prove, context, ip, one, here) for ip, one in facts.items()}
+    for ip, answer in context.site.executor.gather(work).items():
+        if isinstance(answer, CloudError):
+            found.append(hosts.unasked(ip, answer, context.site.executor.options.user))
+        else:
+            found += proofs.judge(answer)
+    return found
 
 
 # -- between the hosts -------------------------------------------------------------------

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from cloudrepo.commands import ovs
-from cloudrepo.doctor import hosts, trial, trunk, vlans
+from cloudrepo.doctor import hosts, proofs, trial, trunk, vlans
 from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.doctor.host_facts import Clock, HostFacts, read_clock
+from cloudrepo.doctor.proofs import GIB, Image, Proofs
 from cloudrepo.doctor.trial import Heard, Kind, Sent, Trial, Uplink
 from cloudrepo.errors import HostKeyError, HostUnreachable
 from cloudrepo.host.message import diagnose
@@ -307,3 +308,52 @@ def test_a_slow_answer_is_no_wrong_clock() -> None:
     assert slow == Clock(ahead_s=8.5, within_s=10.0)
     assert hosts.clocks([replace(SOUND, clock=slow)]) == []
     assert told("yesterday") is None and told("") is None and told("nan") is None
+
+
+# ── what it did ─────────────────────────────────────────────────────────────────────────────────────────
+
+PROVEN = Proofs(
+    ip=A,
+    setting="auto",
+    accelerator="kvm",
+    images=(Image(path="/tmp/x.img", flavors=("cirros",), size=1 << 30, state="ready", place="/v/base/x"),),
+    folder="/v",
+    free=100 << 30,
+    mb_s=200.0,
+)
+
+
+def image(state: str) -> Proofs:
+    return replace(PROVEN, images=(replace(PROVEN.images[0], state=state),))
+
+
+def test_a_host_that_did_all_of_it_has_one_word() -> None:
+    (found,) = proofs.judge(PROVEN)
+    assert found.level is Level.OK and "guests run by kvm, 1 base images, 100 GB free, 200 MB/s" in found.text
+
+
+@pytest.mark.parametrize(
+    ("proven", "code", "level"),
+    [
+        (replace(PROVEN, accelerator="tcg", reason="no /dev/kvm"), "hosts.accelerator", Level.WARNING),
+        (replace(PROVEN, accelerator="tcg", setting="kvm"), "hosts.accelerator", Level.WRONG),
+        (replace(PROVEN, accelerator=""), "hosts.accelerator", Level.WRONG),
+        (replace(PROVEN, free=GIB - 1), "hosts.disk.space", Level.WRONG),
+        (replace(PROVEN, free=0, mb_s=None), "hosts.disk.space", Level.WRONG),
+        (replace(PROVEN, mb_s=9.9), "hosts.disk.speed", Level.WARNING),
+        (replace(PROVEN, mb_s=None, trouble="no"), "hosts.disk.speed", Level.UNKNOWN),
+        (image("missing"), "hosts.image.missing", Level.WARNING),
+        (image("damaged"), "hosts.image.damaged", Level.WRONG),
+    ],
+)
+def test_what_a_host_did_not_do_is_one_finding_with_its_remedy(proven: Proofs, code: str, level: Level) -> None:
+    (found,) = proofs.judge(proven)
+    assert (found.code, found.level, found.hosts) == (code, level, (A,)) and found.remedy
+
+
+def test_emulation_that_was_asked_for_is_right_and_room_is_kept_for_images_that_are_to_come() -> None:
+    assert [one.level for one in proofs.judge(replace(PROVEN, accelerator="tcg", setting="tcg"))] == [Level.OK]
+    codes = [one.code for one in proofs.judge(replace(image("missing"), free=2 * GIB - 1))]
+    assert codes == ["hosts.disk.space", "hosts.image.missing"]
+    (found,) = proofs.not_here({"/tmp/y.img": ["ubuntu", "big"]})
+    assert "ubuntu, big" in found.text and "/tmp/y.img" in found.remedy

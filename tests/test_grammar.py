@@ -28,10 +28,11 @@ from cloudrepo import (
     wire_acts,
     worker_facts,
 )
-from cloudrepo.commands import openflow
+from cloudrepo.commands import bridging, openflow
 from cloudrepo.commands.qemu_img import ImageInfo
 from cloudrepo.diff import Change
 from cloudrepo.doctor import host_facts
+from cloudrepo.doctor.host_facts import HostFacts
 from cloudrepo.doctor.trial import Trial, Uplink
 from cloudrepo.first_boot import Seed
 from cloudrepo.host.grammar import WORDS
@@ -44,7 +45,7 @@ from cloudrepo.verification import frames
 from cloudrepo.verification.path import Question
 from cloudrepo.verification.shapes import ELSEWHERE
 from cloudrepo.worker_facts import Question as HostQuestion
-from control import disks, host_doctor, path, rebuild, wire
+from control import disks, host_doctor, host_mending, host_proofs, path, rebuild, wire
 from fakes.bounds import HOME, as_sent, bounds_for
 from fakes.orchestrator import orchestrator
 from test_architecture import CHECKOUT, sources
@@ -227,6 +228,8 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     from cloudrepo.errors import CloudError
     from remote_executor import RemoteExecutor
 
+    image = tmp_path / "cirros.img"
+    image.write_bytes(b"x")
     recorder = Recorder()
     api = orchestrator(tmp_path)
     api.site.installation = OURS
@@ -250,6 +253,14 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     yield on_the_wire(api.site)
     yield on_the_wire(api.site, only=(7,))
     yield between_hosts(api)
+    calls.append(lambda: host_proofs.prove(api.context, NODE, sick_host(), {str(image): ["cirros"]}))
+    for words, stdin in (
+        (bridging.make_bridge("br-int", "system"), ""),
+        (bridging.make_bridge("br-int", "netdev"), ""),
+        (bridging.join("br-int", "eth1"), ""),
+        (("ip", "-batch", "-"), bridging.up("eth1") + bridging.mtu("eth1", 1500)),
+    ):
+        calls.append(host_mending._run(api.context, NODE, words, stdin))
     yield base_image_removal._look(store, in_place)
     calls.append(lambda: put_back(executor, store, in_place))
     for call in calls:
@@ -294,6 +305,15 @@ def between_hosts(api: Any) -> Plan:
     uplinks = tuple(Uplink(host=ip, device="eth1", mac="02:00:0a:00:01:01", mtu=1500) for ip in (NODE, "10.0.10.9"))
     sent = Trial(run=b"12345678", uplinks=uplinks, vlans=(100, 400), quiet=frozenset({400}), asked=frozenset({400}))
     return host_doctor.Frames(api.context, sent).plan(NODE)
+
+
+def sick_host() -> HostFacts:
+    """A host that has KVM, as far as it can be seen, so that both accelerators are tried."""
+    question = HostQuestion(installation=OURS, base_dir=BASE)
+    facts = worker_facts.read(question, {})
+    return HostFacts(
+        ip=NODE, question=question, worker=dataclasses.replace(facts, missing=(), user_groups=("kvm",), has_kvm=True)
+    )
 
 
 def put_back(executor: Any, store: images.ImageStore, path: str) -> None:
@@ -560,6 +580,32 @@ def test_a_flow_that_is_about_others_is_refused(line: str) -> None:
     good = f"add cookie=0x{OURS}00000001,priority=1,in_port=tap_1_eth1,actions=drop\n"
     assert is_allowed(step(good))
     assert not is_allowed(step(good + line.format(ours=OURS, other="feedface") + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin"),
+    [
+        (bridging.join("br-int", "eth0"), ""),  # it was none when the host was prepared
+        (bridging.join("br-else", "eth1"), ""),
+        (bridging.make_bridge("br-else", "system"), ""),
+        (("ip", "-batch", "-"), bridging.mtu("eth1", 68)),
+        (("ip", "-batch", "-"), "link set dev eth1 down\n"),
+        (("ip", "-batch", "-"), bridging.up("tap_1_eth1").replace("up", "mtu 1500")),
+    ],
+)
+def test_what_is_the_administrators_is_refused(words: tuple[str, ...], stdin: str) -> None:
+    step = Step(name="fix", label="fix", act=acts.Run(words=words, stdin=stdin)).to_json()
+    assert not is_allowed(json.loads(json.dumps(step)))
+
+
+def test_nothing_joins_the_bridge_where_no_uplink_was_known() -> None:
+    step = json.loads(
+        json.dumps(Step(name="f", label="f", act=acts.Run(words=bridging.join("br-int", "eth1"))).to_json())
+    )
+    judge_step(step, bounds_for(OURS, trunks=["eth1"]))
+    for bounds in (bounds_for(OURS, trunks=[]), bounds_for(OURS, trunks=["eth2"])):
+        with pytest.raises(NotAllowed):
+            judge_step(step, bounds)
 
 
 def test_every_word_of_the_tables_is_used_and_known() -> None:

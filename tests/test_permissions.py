@@ -58,6 +58,7 @@ POLICY = {
     "add_image": "own own own",
     "list_images": "all all all",
     "remove_image": "own students all",
+    "doctor_fix": "none none all",
     "drift_fix": "none none all",
     "state_rebuild": "none none all",
     "harden_worker": "none none all",
@@ -117,7 +118,17 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "remove_image": (f"of-{owner}",),
     }
     alone = ("list_slices", "list_all_slices", "list_users", "list_images", "unfinished_operations")
-    named = ("cluster_status", "doctor", "drift", "verify", "drift_fix", "state_rebuild", "cleanup_plan", "cleanup")
+    named = (
+        "cluster_status",
+        "doctor",
+        "doctor_fix",
+        "drift",
+        "verify",
+        "drift_fix",
+        "state_rebuild",
+        "cleanup_plan",
+        "cleanup",
+    )
     slices = {name for name, rule in permissions.RULES.items() if rule.about == "slice"} - set(by_slice)
     return {
         **{name: (("me", *words), {}) for name, words in (by_slice | by_user).items()},

@@ -50,6 +50,8 @@ WORDS = {
     "namespace": "ns-dhcp-vlan[1-9][0-9]{{0,3}}",
     "port": "(?:tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})|(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}})",
     "uplink": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # as set, else any device that is not named as ours are
+    "trunk": "(?!tap_|gw_vlan|dhcp_v){device}",  # a port of the bridge that is nobody's, and not used by the host
+    "joined": "{trunks}",  # what may be made one: the bridge's uplinks when the host was prepared
     "outward": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # the same where it must be the device of the default route
     "forwarding": "(?:gw_vlan400|(?!tap_|gw_vlan|dhcp_v){uplink})",
     "chain": "CR-{installation}-(?:FORWARD|INPUT|POSTROUTING)",
@@ -86,6 +88,8 @@ read      path=/sys/class/net/gw_vlan400/address
 read      path=/proc/net/route
 require   path=<base>/base/<file>
 checksum  path=<store>/upload/<part> length=<number>
+checksum  path=<base>/base/<file> length=0
+measure   path=<base> size=16777216
 files     paths=<above>|<base>/<file>|<base>/base/<file>|<store>/upload/<part>|/dev/kvm|/dev/net/tun* directory=
 files     paths=<base>/base/<file>* directory=<base>
 files     paths=* directory=<store>|<base>/base|<base>/.cloudrepo-<some>
@@ -237,6 +241,8 @@ address delete <cidr> dev gw_vlan400
 address replace <gateway> dev gw_vlan400
 link set dev <wire> alias <mark>
 link set dev <wire> up
+link set dev <trunk> up
+link set dev <trunk> mtu 1500
 """
 #: … and inside a namespace of ours.
 INSIDE = """
@@ -253,6 +259,10 @@ PORTS = """
 set Bridge <bridge> fail_mode=secure 'external_ids:cloudrepo-<installation>="<mark>"'
 remove Bridge <bridge> external_ids cloudrepo-<installation>
 clear Bridge <bridge> fail_mode
+--may-exist add-br <bridge>
+set Bridge <bridge> datapath_type=system
+set Bridge <bridge> datapath_type=netdev
+--may-exist add-port <bridge> <joined>
 --if-exists del-port <bridge> <port>
 --if-exists del-port <port>
 --may-exist add-port <bridge> <port>

@@ -59,6 +59,7 @@ class Hardening:
         """Install the helper, its bounds and the rule of sudo, in this order; the last is what takes rights away."""
         self.look()
         bounds = dict(self.asked["bounds"], home=self.entry.pw_dir)
+        bounds["trunks"] = self.uplinks(bounds["bridge"]) or self.known_uplinks()
         for path in (os.path.dirname(HELPER), BOUNDS, bounds["base_dir"]):
             self.make_folders(path)
         self.write(HELPER, self.asked["helper"], 0o755)
@@ -85,6 +86,30 @@ class Hardening:
                 f"{self.account} is in {', '.join(groups)}, which is root by another way: `gpasswd -d {self.account} "
                 f"{groups[0]}`"
             )
+
+    def uplinks(self, bridge: str) -> list[str]:
+        """The bridge's ports that lead out of this host: devices of it that no program holds and that bear no mark."""
+        names = run("ovs-vsctl", "--timeout=10", "list-ports", bridge)[1].split()
+        marked = run(
+            *("ovs-vsctl", "--timeout=10", "--bare", "--columns=name", "find", "Port"), "external_ids:cloudrepo!=''"
+        )[1].split()
+        ours = re.compile("tap_|gw_vlan|dhcp_v")
+        return sorted(
+            name
+            for name in names
+            if name not in marked
+            and not ours.match(name)
+            and run("ovs-vsctl", "--timeout=10", "get", "Interface", name, "type")[1].strip() in ('""', "system")
+            and not os.path.exists(f"/sys/class/net/{name}/tun_flags")
+        )
+
+    def known_uplinks(self) -> list[str]:
+        """Those that were there before, where there is no bridge now."""
+        try:
+            with open(self.bounds_file, encoding="utf-8") as file:
+                return list(json.load(file).get("trunks", ()))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return []
 
     def make_folders(self, path: str) -> None:
         """A directory and its parents, all of them root's alone."""

@@ -40,7 +40,8 @@ class Bounds:
 
     Args:
         facts: `installation` (8 hex digits), `account` and its `home`, `base_dir`, `bridge`, `users` (accounts that
-            QEMU runs as), `vlans` (first and last), `internet` (subnet of VLAN 400), `uplink` (a device, or "").
+            QEMU runs as), `vlans` (first and last), `internet` (subnet of VLAN 400), `uplink` (a device, or ""),
+            `trunks` (devices that may be made uplinks of the bridge; none where it is not there).
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -58,6 +59,8 @@ class Bounds:
             "store": re.escape(self.store),
             "above": _one_of(above),
             "users": _one_of(facts["users"]),
+            "device": DEVICE,
+            "trunks": _one_of(facts["trunks"]) if facts.get("trunks") else "(?!)",
             "uplink": _one_of([facts["uplink"]]) if facts["uplink"] else DEVICE,
             **{key: re.escape(str(facts[key])) for key in ("home", "account", "bridge", "installation", "internet")},
         }

@@ -63,10 +63,14 @@ class Owners:
                 self.require_group(name)
             elif kind == "meter":
                 self.require_meter(name)
+            elif kind == "trunk":
+                self.require_trunk(name)
             elif kind in ("forwarding", "outward") and name != "gw_vlan400":
                 self.require_uplink(name)
         if "add-port" in words:
             self.known.update(name for kind, name in named if kind == "port")
+        if any(word == "add-br" or word.startswith("datapath_type=") for word in words):
+            self.require_no_bridge()
         if "fail_mode=secure" in words or "fail_mode" in words:
             self.require_bridge(is_closing="fail_mode=secure" in words)
         if step["act"] in ("stop", "signal"):
@@ -169,6 +173,24 @@ class Owners:
         if name not in ways:
             raise NotAllowed(f"{name} is not the device of the default route")
 
+    def require_trunk(self, name: str) -> None:
+        """A port of the bridge without a mark of anybody, and a device that the host itself has no address on."""
+        names = {port for _, port in self._ports_of_bridge()}
+        if name not in names or self._marks_of_ports().get(name):
+            raise NotAllowed(f"{name} is no uplink of the bridge {self.bounds.facts['bridge']}")
+        rows = json.loads(_answer("ip", "-j", "address", "show", "dev", name) or "[]")
+        if any(one.get("scope") == "global" for row in rows for one in row.get("addr_info", ())):
+            raise NotAllowed(f"{name} has an address of the host's own")
+
+    def _ports_of_bridge(self) -> list[tuple[str, str]]:
+        """The ports of the bridge: by uuid, name."""
+        rows = _table("--columns=ports", "find", "Bridge", f"name={self.bounds.facts['bridge']}")
+        if not rows:
+            return []
+        ports = rows[0][0]
+        here = {ports[1]} if ports[0] == "uuid" else {uuid for _, uuid in ports[1]}
+        return [(uuid[1], name) for uuid, name in _table("--columns=_uuid,name", "list", "Port") if uuid[1] in here]
+
     # ── the bridge ──────────────────────────────────────────────────────────────────────────────────────
 
     def require_bridge(self, is_closing: bool) -> None:
@@ -191,6 +213,11 @@ class Owners:
         bare = {name for name in bare if not self._announces(name)} - {self.bounds.facts["bridge"]}
         if mode != "secure" and "cloudrepo-" + self.bounds.installation not in keys and len(bare) > 1:
             raise NotAllowed(f"the bridge has ports of others: {', '.join(sorted(bare))}")
+
+    def require_no_bridge(self) -> None:
+        """A bridge is made, and its datapath chosen, only where there is none."""
+        if _table("--columns=name", "find", "Bridge", f"name={self.bounds.facts['bridge']}"):
+            raise NotAllowed(f"the bridge {self.bounds.facts['bridge']} is there already")
 
     def require_ports(self, frames: list[Any]) -> None:
         """Frames are sent as if they came in by ports of ours."""

@@ -1142,6 +1142,24 @@ def act_checksum(act: Json) -> Answer:
     return DONE, to_json({"sha256": digest.hexdigest(), "size": size}), ""
 
 
+def act_measure(act: Json) -> Answer:
+    """How long it takes until so many bytes are on the disk of a folder: in a file without a name, open(2)."""
+    path = act["path"]
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    block, left = os.urandom(1 << 20), act["size"]
+    number = os.open(path, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    try:
+        began = time.monotonic()
+        while left > 0:
+            left -= os.write(number, block[:left])
+        os.fdatasync(number)
+        seconds = time.monotonic() - began
+    finally:
+        os.close(number)
+    return DONE, to_json({"bytes": act["size"], "seconds": seconds}), ""
+
+
 # ── proof on the wire ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1479,6 +1497,7 @@ ACTS = {
     "disks": act_disks,
     "processes": act_processes,
     "checksum": act_checksum,
+    "measure": act_measure,
     "listen": act_listen,
     "inject": act_inject,
     "heard": act_heard,

@@ -24,6 +24,7 @@ def bounds_for(installation: str, **other: Any) -> Bounds:
         "vlans": [100, 4094],
         "internet": "10.60.7.0/24",
         "uplink": "",
+        "trunks": ["eth1"],
     }
     return Bounds({**facts, **other})
 

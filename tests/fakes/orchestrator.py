@@ -25,6 +25,10 @@ class FakeBases:
     def forget(self, worker_ip: str) -> None:
         """Nothing is remembered here."""
 
+    def digest(self, path: str) -> str:
+        """Of the file itself."""
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
     def copies(self, worker_ip: str, base_dir: str) -> frozenset[str]:
         """None but those that tests put there."""
         return frozenset(path for path in self.executor.hosts[worker_ip].files if "/base/" in path)

@@ -7,11 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from lab.cluster import Lab
+from lab.guestless import FIRST_IN_PATH
 from lab.namespaces import Room
 from lab.record import LAB, Record
 from on_lab.cluster import HOSTS, Cluster
+from on_lab.seeds import ROGUE, ROGUE_ENDS
 
 FIRST, SECOND, THIRD = HOSTS
+DISK = "4g"  # of which nothing is taken before it is written to
 VLAN_105 = ("-p", "802_1Q", "--vlan-id", "105")
 UPLINK = ("ip", "link", "set", "dev", "eth1")
 
@@ -79,6 +82,93 @@ def narrow_switch(cluster: Cluster) -> Iterator[None]:
         switch(cluster.lab).run([*port, "1500"], net_only=True, check=True)
 
 
+def _put(ip: str, path: str, text: str, mode: str) -> Callable[[Cluster], AbstractContextManager[None]]:
+    """A file that is put on a host, and removed again; sshd reads its settings again before and after."""
+
+    @contextmanager
+    def caught(cluster: Cluster) -> Iterator[None]:
+        words = 'mkdir -p "${1%/*}" && cat > "$1" && chmod "$2" "$1"'
+        cluster.host(ip, "sh", "-ec", words, "sh", path, mode, input=text)
+        _new_logins(cluster, ip)
+        try:
+            yield
+        finally:
+            cluster.host(ip, "rm", path)
+            _new_logins(cluster, ip)
+
+    return caught
+
+
+def _new_logins(cluster: Cluster, ip: str) -> None:
+    cluster.host(ip, "sh", "-c", "kill -HUP $(cat /run/sshd.pid)")
+    cluster.api.executor.drop(ip)
+
+
+def _without_rules(ip: str) -> Callable[[Cluster], AbstractContextManager[None]]:
+    """No rule of sudo is left for the account."""
+
+    @contextmanager
+    def caught(cluster: Cluster) -> Iterator[None]:
+        cluster.host(ip, "sh", "-ec", "mkdir /root/rules; mv /etc/sudoers.d/*ubuntu /root/rules")
+        cluster.api.executor.drop(ip)
+        try:
+            yield
+        finally:
+            cluster.host(ip, "sh", "-ec", "mv /root/rules/* /etc/sudoers.d; rmdir /root/rules")
+            cluster.api.executor.drop(ip)
+
+    return caught
+
+
+@contextmanager
+def full_disk(cluster: Cluster) -> Iterator[None]:
+    """The disk of the images is as small as what is in it."""
+    used = cluster.host(SECOND, "df", "--output=used", "-B1", cluster.images).split()[-1]
+    cluster.host(SECOND, "mount", "-o", f"remount,size={used}", cluster.images)
+    try:
+        yield
+    finally:
+        cluster.host(SECOND, "mount", "-o", f"remount,size={DISK}", cluster.images)
+
+
+@contextmanager
+def own_disk(cluster: Cluster) -> Iterator[None]:
+    """The images of one host are on a disk of their own, which nothing is left of."""
+    cluster.host(SECOND, "mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "images", cluster.images)
+    try:
+        yield
+    finally:
+        cluster.api.executor.drop(SECOND)
+        cluster.host(SECOND, "umount", cluster.images)
+
+
+@contextmanager
+def second_server(cluster: Cluster) -> Iterator[None]:
+    """Somebody's DHCP server on a VLAN of ours, behind a bridge that is closed, as it is where slices run."""
+    closed = "ovs-vsctl set bridge br-int fail_mode=secure; "
+    heard = "ovs-ofctl add-flow br-int cookie=0x77,priority=1,in_port=eth1,actions=NORMAL"
+    cluster.host(THIRD, "sh", "-ec", closed + ROGUE + heard, "sh", "120", "10.77.0")
+    try:
+        yield
+    finally:
+        cluster.host(THIRD, "sh", "-ec", ROGUE_ENDS + "ovs-vsctl clear bridge br-int fail_mode")
+
+
+@contextmanager
+def damaged_image(cluster: Cluster) -> Iterator[None]:
+    """One byte of a base image is another."""
+    flip = (
+        "import sys; f = open(sys.argv[1], 'r+b'); f.seek(4096); b = f.read(1); f.seek(4096); "
+        "f.write(bytes([b[0] ^ 1]))"
+    )
+    (path,) = cluster.host(FIRST, "sh", "-c", f"ls {cluster.images}/base/*cirros*.img").split()
+    cluster.host(FIRST, "/usr/bin/python3", "-c", flip, path)
+    try:
+        yield
+    finally:
+        cluster.host(FIRST, "/usr/bin/python3", "-c", flip, path)
+
+
 SICKNESSES: dict[str, Sickness] = {
     "VLAN 105 is dropped on the trunk": Sickness(
         caught=lambda cluster: dropped(cluster, *VLAN_105),
@@ -139,5 +229,54 @@ SICKNESSES: dict[str, Sickness] = {
         says="br-int has no uplink",
         remedy="sudo ovs-vsctl add-port br-int DEVICE",
         hosts=(THIRD,),
+    ),
+    "MaxSessions 1": Sickness(
+        caught=_put(FIRST, "/etc/ssh/sshd_config.d/few.conf", "MaxSessions 1\n", "644"),
+        code="hosts.sshd.maxsessions",
+        says="MaxSessions 1",
+        remedy="sudo systemctl reload ssh",
+        hosts=(FIRST,),
+    ),
+    "MaxStartups 2": Sickness(
+        caught=_put(SECOND, "/etc/ssh/sshd_config.d/few.conf", "MaxStartups 2\n", "644"),
+        code="hosts.sshd.maxstartups",
+        says="MaxStartups 2",
+        remedy="MaxStartups 10:30:100",
+        hosts=(SECOND,),
+    ),
+    "a clock 90 s off": Sickness(
+        caught=_put(THIRD, f"{FIRST_IN_PATH}/date", "#!/bin/sh\nexec /usr/bin/date -d '+90 seconds' \"$@\"\n", "755"),
+        code="hosts.clock",
+        says=" s ahead of that of this machine",
+        remedy="timedatectl set-ntp true",
+        hosts=(THIRD,),
+    ),
+    "a second DHCP server": Sickness(
+        caught=second_server,
+        code="hosts.dhcp",
+        says="answers on VLAN 120",
+        remedy=f"it is {THIRD} rogue0 in namespace rogue",
+        hosts=(THIRD,),
+    ),
+    "a full disk": Sickness(
+        caught=full_disk,
+        code="hosts.disk.space",
+        says="is full",
+        remedy="images.base_dir to a larger disk",
+        hosts=(SECOND,),
+    ),
+    "no sudo": Sickness(
+        caught=_without_rules(SECOND),
+        code="hosts.privilege",
+        says="sudo asks for a password",
+        remedy="echo 'ubuntu ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ubuntu",
+        hosts=(SECOND,),
+    ),
+    "a damaged base image": Sickness(
+        caught=damaged_image,
+        code="hosts.image.damaged",
+        says="the base image of cirros, ubuntu is damaged",
+        remedy="Delete the VMs on this host that are on it",
+        hosts=(FIRST,),
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,14 +13,27 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def cluster(module_clusters: Callable[..., Cluster]) -> Cluster:
-    return module_clusters(accel="tcg")
+def cluster(module_clusters: Callable[..., Cluster]) -> Iterator[Cluster]:
+    made = module_clusters(accel="tcg")
+    with sick_hosts.own_disk(made):
+        yield made
 
 
 def findings(cluster: Cluster) -> list[dict[str, object]]:
     """What is not as it should be."""
     found: list[dict[str, object]] = cluster.ok("doctor")["findings"]
     return [one for one in found if one["level"] != "ok"]
+
+
+@pytest.mark.cost(seconds=10)
+def test_images_are_brought_by_fix_and_nothing_is_left_to_say(cluster: Cluster) -> None:
+    before = findings(cluster)
+    assert {one["code"] for one in before} == {"hosts.image.missing"} and len(before) == 2 * len(HOSTS), before
+    fixed = cluster.ok("doctor_fix")
+    assert fixed["failed"] == [] and len(fixed["changed"]) == 2 * len(HOSTS), fixed
+    assert all(one["text"].startswith("copied ") for one in fixed["changed"])
+    assert [one for one in fixed["findings"] if one["level"] != "ok"] == []
+    assert cluster.ok("doctor_fix")["changed"] == []
 
 
 @pytest.mark.cost(seconds=8)
@@ -44,3 +57,33 @@ def test_what_is_wrong_is_named_with_its_remedy_and_nothing_else(cluster: Cluste
     assert sickness.says in str(found[0]["text"]) + str(found[0]["evidence"]), found
     assert sickness.remedy in str(found[0]["remedy"]), found
     assert found[0]["hosts"] == list(sickness.hosts), found
+
+
+@pytest.mark.cost(seconds=10)
+def test_what_is_ours_to_set_right_is_set_right(cluster: Cluster) -> None:
+    """On one host the bridge is gone, on one its uplink is off, on one it is narrow."""
+    first, second, third = HOSTS
+    cluster.host(first, "ovs-vsctl", "del-br", "br-int")
+    cluster.host(second, *sick_hosts.UPLINK, "down")
+    cluster.host(third, *sick_hosts.UPLINK, "mtu", "1400")
+    cluster.api.discovery.discover_all()  # as a menu does: what a worker had is not forgotten
+    assert {str(one["code"]) for one in findings(cluster)} == {"hosts.bridge", "hosts.uplink.down", "hosts.mtu"}
+    fixed = cluster.ok("doctor_fix")
+    assert fixed["failed"] == []
+    assert {(one["host"], one["text"]) for one in fixed["changed"]} == {
+        (first, "made br-int (netdev datapath)"),
+        (first, "added eth1 to br-int"),
+        (second, "switched eth1 on, until its next boot"),
+        (third, "set the MTU of eth1 to 1500, until its next boot"),
+    }
+    assert [one for one in fixed["findings"] if one["level"] != "ok"] == []
+    assert cluster.ok("doctor_fix")["changed"] == []
+
+
+@pytest.mark.cost(seconds=3)
+def test_what_is_not_ours_to_set_right_is_left_with_its_remedy(cluster: Cluster) -> None:
+    sickness = sick_hosts.SICKNESSES["VLAN 105 is dropped on the trunk"]
+    with sickness.caught(cluster):
+        fixed = cluster.ok("doctor_fix")
+    assert (fixed["changed"], fixed["failed"]) == ([], [])
+    assert [one["code"] for one in fixed["findings"] if one["level"] != "ok"] == ["hosts.vlan"]
