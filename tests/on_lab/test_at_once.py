@@ -10,7 +10,6 @@ from on_lab.acting import Actor
 from on_lab.cluster import NETWORK_NODE, Cluster, differences, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 
 def leases(cluster: Cluster) -> list[str]:

@@ -13,7 +13,6 @@ from lab.cluster import Lab
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 FIRST, SECOND = HOSTS[:2]
 FOLDER = "/home/ubuntu/vm_images"

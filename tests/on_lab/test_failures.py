@@ -16,7 +16,6 @@ from on_lab import faults
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 FIRST, SECOND = HOSTS[:2]
 SILENCE_S = 3.0  # how long these tests wait for a QEMU that says nothing

@@ -17,7 +17,6 @@ from health_monitor import HealthMonitor
 from on_lab.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from on_lab import faults
 from on_lab.cluster import HOSTS, Cluster, Record, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIRST, SECOND = HOSTS[:2]

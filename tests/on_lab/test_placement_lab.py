@@ -13,7 +13,6 @@ from lab.cluster import Lab
 from on_lab.cluster import HOSTS, Cluster
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 THIRTY = Path(__file__).with_name("thirty.py")

@@ -9,7 +9,6 @@ import pytest
 from on_lab.cluster import Cluster, Record, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 
 @pytest.mark.cost(seconds=35)
