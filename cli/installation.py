@@ -72,8 +72,12 @@ class Installation:
 
     @property
     def untouched(self) -> bool:
-        """Whether this is the cluster as shipped, which may name somebody else's hosts."""
-        return not in_lab() and is_untouched(self.db.data)
+        """Whether this is the cluster as shipped, which may name somebody else's hosts.
+
+        Workers that do not answer for a moment are in no record; that they were contacted, their pinned keys tell.
+        """
+        is_pinned = (self.path.resolve().parent / "known_hosts").exists()
+        return not in_lab() and is_untouched(self.db.data) and not is_pinned
 
     def one_slice(self, words: str, user: str = "") -> dict[str, Any]:
         """The slice that an operator means by an id or a name; an id is meant first.

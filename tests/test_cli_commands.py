@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 import main
-from cli.installation import is_untouched, state_path
+from cli.installation import Installation, is_untouched, state_path
+from cloudrepo.settings import Settings
+from database import Database
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -116,6 +118,18 @@ def test_status_contacts_nobody_of_an_untouched_cluster(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "has never been contacted" in done.stdout
     assert "10.0.10.1" in done.stdout
+
+
+def test_a_cluster_whose_keys_are_pinned_was_contacted_also_when_no_worker_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thirty menus one may read the state while no worker is in it: it must not ask its student about that."""
+    path = tmp_path / "database.yaml"
+    installation = Installation(path, Database(str(path)), Settings.of({}))
+    monkeypatch.delenv("CLOUDREPO_LAB_DIR", raising=False)
+    assert installation.untouched
+    (tmp_path / "known_hosts").write_text("")
+    assert not installation.untouched
 
 
 @pytest.mark.parametrize("words", [["console", "web"], ["vnc", "1001"]])
