@@ -99,14 +99,20 @@ def _machine(text: str, bounds: Bounds) -> Named | None:
 
 
 def _places(text: str, bounds: Bounds) -> Named | None:
-    """Where is listened: by namespace, devices. What is heard is told only if it holds the token, or answers it."""
+    """Where is listened: by namespace, devices. What is heard is told only if it holds the token, or answers it.
+
+    A stranger's port may be in a namespace of its own: such devices are named `astray`, and must be ports.
+    """
     found = _json(text)
+    named = []  # type: Named
     for space, devices in found.items():
-        if space and bounds.match("<namespace>", space) is None:
+        if space and bounds.match("<space>", space) is None:
             return None
         if not isinstance(devices, list) or not all(bounds.match("<device>", str(one)) is not None for one in devices):
             return None
-    return []
+        if space and bounds.match("<namespace>", space) is None:
+            named += [("astray", str(one)) for one in devices]
+    return named
 
 
 def _questions(text: str, bounds: Bounds) -> Named | None:

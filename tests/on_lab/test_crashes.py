@@ -13,13 +13,13 @@ from cloudrepo.errors import MessageRefused
 from cloudrepo.host.message import encode, remote_words
 from cloudrepo.interruption import Interruption
 from cloudrepo.naming import machine_dir, run_root
-from cloudrepo.plan import MakeDir, Plan, Run, Stage, Step
+from cloudrepo.plan import MakeDir, Plan, Stage, Step
+from cloudrepo.wire_acts import Heard, Listen
 from lab.cluster import Lab
-from on_lab import faults
+from on_lab import faults, hardened
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 FIRST, SECOND = HOSTS[:2]
 
@@ -45,9 +45,13 @@ def test_the_runner_of_a_dead_orchestrator_stops_and_its_late_message_is_refused
     api, made = cluster.api, cluster.slice("vm1")
     scope, number = str(made["id"]), api.db.next_operation()
     fence = api.site.host(FIRST).disks_root
+    here, after = (machine_dir(api.site.installation, vm_id) for vm_id in (made["vm1"], made["vm1"] + 1))
+    user = api.site.user
     steps = (
-        Step(name="a", label="slow", act=Run(words=("sh", "-c", "mkdir /run/late; sleep 2"))),
-        Step(name="b", label="next", act=MakeDir(path="/run/late/next")),
+        Step(name="a", label="first", act=MakeDir(path=here, mode=0o700, user=user)),
+        Step(name="b", label="listen", act=Listen(places={"": ()}, run="ab" * 8)),
+        Step(name="c", label="slow", act=Heard(settle_s=2)),
+        Step(name="d", label="next", act=MakeDir(path=after, mode=0o700, user=user)),
     )
     late = Plan(
         installation=api.site.installation,
@@ -56,33 +60,46 @@ def test_the_runner_of_a_dead_orchestrator_stops_and_its_late_message_is_refused
         fence_dir=fence,
         stages=(Stage(name="s", steps=steps),),
     )
-    message = encode("runner", {**late.to_json(), "environment": {}})
+    message = encode("runner", {**late.to_json(), "environment": {}}, has_helper=True)
     stream = api.executor.transport.open_message(FIRST, message)
-    wait_until(lambda: b'"begin"' in (stream.receive(0.1) or (b"",))[0], 60, "the first step")
+    heard = b""
+
+    def is_slow() -> bool:
+        nonlocal heard
+        heard += (stream.receive(0.1) or (b"",))[0]
+        return b'"begin","name":"c"' in heard
+
+    wait_until(is_slow, 60, "the slow step")
     stream.close()  # the orchestrator is gone
     cluster.ok("delete_slice", "admin", made["id"])  # waits for the step that runs, and for nothing else
-    assert cluster.host(FIRST, "ls", "/run/late") == ""
+    assert not _is_there(cluster, after)
     with pytest.raises(MessageRefused, match=f"operation {number} came too late"):
         api.executor.run_plan(FIRST, late)
-    assert cluster.host(FIRST, "ls", "/run/late") == ""
-    cluster.host(FIRST, "rmdir", "/run/late")
+    assert not _is_there(cluster, after)
+
+
+def _is_there(cluster: Cluster, path: str) -> bool:
+    return cluster.lab.host(FIRST, ["test", "-e", path]).returncode == 0
 
 
 @pytest.mark.cost(seconds=5)
 def test_a_message_that_is_cut_does_nothing(cluster: Cluster) -> None:
     """Over real SSH: a message that ends early, by its last byte or within its header, is not begun."""
-    path = "/run/cut-message"
-    plan = Plan(installation="t", stages=(Stage(name="s", steps=(Step(name="a", label="a", act=MakeDir(path=path)),)),))
-    message = encode("runner", {**plan.to_json(), "environment": {}})
+    path = machine_dir(cluster.api.site.installation, 7)
+    act = MakeDir(path=path, mode=0o700, user=cluster.api.site.user)
+    steps = (Step(name="a", label="a", act=act),)
+    plan = Plan(installation=cluster.api.site.installation, stages=(Stage(name="s", steps=steps),))
+    message = encode("runner", {**plan.to_json(), "environment": {}}, has_helper=True)
+    command = shlex.join(remote_words("ubuntu", has_helper=True))
     for length in (0, 1, 40, 71, 72, 200, len(message) // 2, len(message) - 1):
-        stream = cluster.api.executor.transport.open_shell(FIRST, shlex.join(remote_words("ubuntu")), 10)
+        stream = cluster.api.executor.transport.open_shell(FIRST, command, 10)
         stream.send(message[:length])
         stream.finish()
         said = b""
         while (parts := stream.receive(10)) is not None:
             said += parts[1]
         assert stream.status(5) != 0 and b"the message was cut" in said, (length, said)
-    assert cluster.lab.host(FIRST, ["test", "-e", path]).returncode == 1
+    assert not _is_there(cluster, path)
     assert cluster.api.executor.run_plan(FIRST, plan).ok  # the same message, whole
     cluster.host(FIRST, "rmdir", path)
 
@@ -191,6 +208,7 @@ def test_a_worker_that_is_down_at_the_start_gets_no_machine(
         cluster.ok("delete_slice", "admin", made["id"])
     finally:
         faults.boot_again(lab, FIRST)
+    hardened.prepare(lab, cluster.api)
     assert cluster.api.discovery.discover_all()[FIRST].ok
     made = cluster.slice("vm1", "vm2", "vm3")
     assert FIRST in {cluster.vm(made[name])["worker_ip"] for name in ("vm1", "vm2", "vm3")}
