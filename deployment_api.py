@@ -137,7 +137,7 @@ class QCOWManager:
             mark=wish.mark,
             base=base,
             size_bytes=qemu_img.overlay_size(wish.disk_gb, base.virtual_size),
-            user=self.site.user,
+            user=self.site.host(worker_ip).user_of(wish.key) if isinstance(wish.key, int) else self.site.user,
             uuid=wish.uuid,
             record=wish.record,
         )

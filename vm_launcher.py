@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cloudrepo import first_boot, rules, screen_password, validation
+from cloudrepo import first_boot, limits, rules, screen_password, validation
 from cloudrepo.errors import CloudError
 from cloudrepo.naming import MANUAL, Mark, machine_uuid, tap_name
 from cloudrepo.probe import Host, require_bridge
@@ -51,10 +51,12 @@ def vm_resources(
 
     Raises:
         HostError: the worker has no integration bridge.
-        RefusedError: a record written by hand holds a name or an address that none of ours could be.
+        RefusedError: a record written by hand holds a name or an address that none of ours could be, or the id is too
+            high for a number of its own.
     """
     require_bridge(host, facts)
     vm_id = validation.identifier(vm["vm_id"], "the VM's id")
+    user = host.user_of(vm_id)
     nics: list[Nic] = []
     resources: list[Resource] = []
     for interface in vm["interfaces"]:
@@ -62,7 +64,7 @@ def vm_resources(
         mac = validation.mac_address(interface["mac"])
         device, mark = tap_name(vm_id, name), Mark(host.installation, scope, vm_id, name)
         nics.append(Nic(interface=name, device=device, mac=mac, has_carrier=vlan is not None))
-        resources.append(Tap(device=device, user=host.user, mark=mark))
+        resources.append(Tap(device=device, user=user, mark=mark))
         if vlan is not None:
             port = Port(device=device, tag=int(vlan), mark=mark)
             resources.append(replace(port, vlan_mode=Port.TUNNEL, outer=Port.OUTER) if vlan in tunnels else port)
@@ -76,12 +78,23 @@ def vm_resources(
         nics=tuple(nics),
         accelerator=accelerator,
         vnet_hdr=facts.datapath != "netdev",
-        user=host.user,
+        user=user,
         detach=settings.qemu.detach,
         vnc_password=screen_password.of(vm),
         seed=first_boot.of(vm, machine_uuid(host.installation, vm_id)),
     )
-    return [*resources, machine(scope, vm, host.installation, spec)]
+    made = machine(scope, vm, host.installation, spec)
+    if settings.qemu.limits and facts.controllers is not None:
+        held = limits.wanted(
+            host.installation,
+            vm_id,
+            cores=spec.cores,
+            ram_mib=spec.ram_mib,
+            accelerator=accelerator,
+            controllers=facts.controllers,
+        )
+        made = replace(made, limits=held)
+    return [*resources, made]
 
 
 def machine(scope: str, vm: Mapping[str, Any], installation: str, spec: MachineSpec | None) -> Machine:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cloudrepo import accelerator, worker_facts
+from cloudrepo import accelerator, guest_accounts, worker_facts
 from cloudrepo.accelerator import Proof
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.hosts import Executor
@@ -267,7 +267,7 @@ class WorkerDiscovery:
             installation=self.db.installation,
             base_dir=resolve(self.settings.images.base_dir, home),
             bridge=self.settings.network.bridge,
-            user=self.settings.qemu.user or str(getattr(self.executor, "remote_user", "root")),
+            user=guest_accounts.guests_user(self.settings, str(getattr(self.executor, "remote_user", "root"))),
             is_network_node=ip == self.settings.network.node,
         )
 
@@ -281,7 +281,7 @@ class WorkerDiscovery:
         kept = self._kept_proof(ip, question, facts.boot_id)
         if kept is not None:
             return kept
-        plan = accelerator.proof_plan(question.installation, user=question.user if facts.user_groups else "")
+        plan = accelerator.proof_plan(question.installation, user=question.user if question.has_user(facts) else "")
         result: PlanResult = self.executor.run_plan(ip, plan)
         return accelerator.read_proof(result, boot_id=facts.boot_id, user=question.user)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloudrepo.commands import python3, qemu
+from cloudrepo.guest_accounts import is_number
 from cloudrepo.plan import MakeDir, Plan, PlanResult, Remove, Run, Stage, Step, StepResult
 
 Accelerator = Literal["kvm", "tcg"]
@@ -111,6 +112,8 @@ def _why(answer: StepResult, user: str) -> str:
     if answer.status == OUT_OF_TIME:
         return f"KVM is there, but a guest did not get past its first instructions in {DEADLINE_S:.0f} s"
     words = _last_line(answer.err) or "it said nothing"
+    if "Permission denied" in answer.err and is_number(user):
+        return f"no group may use /dev/kvm ({words}); allow it with: sudo chgrp kvm /dev/kvm; sudo chmod 660 /dev/kvm"
     if "Permission denied" in answer.err and user:
         return f"{user} may not use /dev/kvm ({words}); allow it with: sudo usermod -aG kvm {user}"
     end = f"was ended by signal {-answer.status}" if answer.status < 0 else f"ended with status {answer.status}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudrepo import limits
 from cloudrepo.naming import UNFINISHED
 from cloudrepo.remembrance import SET_WITHOUT_A_HOST
 from cloudrepo.resources import (
@@ -234,6 +235,8 @@ def _machine(wanted: Machine, found: Machine) -> Iterator[Aspect]:
     if found.status not in RUNNING:
         yield Aspect(what="process", wanted="running", found=found.status)
     yield from _differ("TAPs it does not hold", wanted.lost, found.lost)
+    for what, wish, there in limits.differences(wanted.limits, found.limits) if wanted.limits is not None else ():
+        yield Aspect(what=what, wanted=wish, found=there)
     if wanted.spec is not None and found.wiring is not None:
         yield from _wiring(wanted.spec.wiring, found.wiring)
     if wanted.spec is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudrepo import sightings
+from cloudrepo import guest_accounts, limits, sightings
 from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, qemu
 from cloudrepo.errors import HostError
 from cloudrepo.host import json_text
@@ -84,7 +84,8 @@ class Host:
         bridge: the integration bridge.
         base_dir: the image folder, absolute on the host.
         is_network_node: whether VLANs, DHCP and NAT live here.
-        user: the account QEMU runs as.
+        user: the account that guests run as which have no number of their own; see `user_of`.
+        first_uid: the number of VM 0 where each VM has its own; 0 = all run as `user`.
         is_limited: whether NICs have a rate, so that it matters whether the bridge has meters.
     """
 
@@ -95,6 +96,15 @@ class Host:
     is_network_node: bool
     user: str
     is_limited: bool = False
+    first_uid: int = 0
+
+    def user_of(self, vm_id: int) -> str:
+        """As whom a VM's QEMU runs, and whose its TAPs and its disk are: the name of an account, or a number.
+
+        Raises:
+            RefusedError: no number is left for so high an id.
+        """
+        return guest_accounts.uid_of(self.first_uid, vm_id) if self.first_uid else self.user
 
     @property
     def disks_root(self) -> str:
@@ -139,6 +149,7 @@ def questions(host: Host, *, is_broad: bool = False) -> tuple[Step, ...]:
         "disks": ("disks", ObserveDisks(root=host.disks_root, kept=KEPT)),
         "processes": ("processes", ObserveProcesses(names=(qemu.BINARY, dnsmasq.BINARY))),
     }
+    asked |= limits.questions()
     if host.is_limited:
         asked[FEATURES] = ("what meters the bridge has", Run(words=openflow.meter_features(host.bridge)))
     if is_broad:
@@ -408,6 +419,7 @@ class _Reader:
             was_closed=bridge is not None and self._was_closed(bridge, flows),
             is_shared=bridge is not None and self._is_shared(bridge, flows),
             can_limit=self._can_limit(bridge),
+            controllers=limits.controllers(self.answers, self._parse),
             groups=self._parse("addresses", iproute.parse_groups),
             counts=self._parse(FENCES, _counts) if FENCES in self.answers else {},
             operation=self._parse(FENCES, _highest) if FENCES in self.answers else 0,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from cloudrepo.first_boot import Seed
+from cloudrepo.limits import Limits
 from cloudrepo.naming import Mark
 
 Key = tuple[str, str]
@@ -327,6 +328,7 @@ class Machine(Resource):
         lost: TAPs of its that its process does not hold; it is not on the network by these any more.
         strays: other processes that run as this machine.
         is_recorded: its pid file names its process.
+        limits: what it is to be held by, None = by nothing; of a seen one what holds it, None = no cgroup2 there.
     """
 
     KIND: ClassVar[str] = "VM"
@@ -344,6 +346,7 @@ class Machine(Resource):
     strays: tuple[Process, ...] = ()
     is_marked: bool = True
     is_recorded: bool = True
+    limits: Limits | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,6 +450,7 @@ class HostFacts:
         is_closed: whether the bridge forwards nothing but by a flow, or did when we marked it.
         was_closed: it did so before any installation came.
         can_limit: whether the bridge has meters; None = it was not asked.
+        controllers: of cgroup2, those we use and the host hands on; None = it has no cgroup2.
         is_shared: whether somebody else uses the bridge, by flows, ports or an address of its own.
         uplink: the device of the default route, "" without one.
         connected: connected networks by device, such as `{"eth0": ("10.0.10.0/24",)}`.
@@ -464,6 +468,7 @@ class HostFacts:
     was_closed: bool = False
     is_shared: bool = False
     can_limit: bool | None = None
+    controllers: tuple[str, ...] | None = None
     uplink: str = ""
     connected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forwards: bool = False

@@ -79,7 +79,13 @@ class Qemu:
     detach: Literal["setsid", "daemonize"] = _key(
         "setsid", "how QEMU leaves the SSH session; daemonize = documented, with a weaker sandbox"
     )
-    user: str = _key("", "account QEMU runs as on the workers; empty = the SSH account")
+    user: str = _key(
+        "", "account QEMU runs as on the workers; empty = the SSH account, or with the helper a number for each VM"
+    )
+    first_uid: int = _key(
+        2013265920, "account number of VM 0 where each VM has its own: that of VM n is n higher", "", 65536, 2013265920
+    )
+    limits: bool = _key(True, "bound what each machine uses of its host where there is cgroup2")
     stop_grace: float = _key(20.0, "time a guest has after ACPI power-down", "s", 0, 3600)
     quit_grace: float = _key(3.0, "time QEMU has after `quit`, before it is killed", "s", 0, 600)
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from cloudrepo import limits
 from cloudrepo.commands import dnsmasq, qemu
 from cloudrepo.host import json_text
 from cloudrepo.naming import (
@@ -113,6 +114,7 @@ def parse_machines(text: str, installation: str) -> list[Machine]:
                 plugged=parse_plugged(lines[2]),
                 pid=json_text.whole_or_none(row["pid"]),
                 start=json_text.whole_or_none(row.get("start_time")) or 0,
+                limits=limits.seen(row.get("limits")),
                 status=FROZEN if row.get("process_state") in ("T", "t") else str(row["status"] or ""),
             )
         )

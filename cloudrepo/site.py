@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloudrepo import guest_accounts
 from cloudrepo.errors import CloudError
 from cloudrepo.hosts import NextOperation, seen_by_hosts
 from cloudrepo.naming import MANUAL, UNFINISHED, Mark
@@ -44,7 +45,7 @@ class Site:
 
     @property
     def user(self) -> str:
-        """The account QEMU runs as on the workers."""
+        """The account that guests run as which have no number of their own."""
         return self.settings.qemu.user or str(self.executor.remote_user)
 
     @property
@@ -77,6 +78,7 @@ class Site:
                 base_dir=self.resolve(ip, self.settings.images.base_dir),
                 is_network_node=ip == self.settings.network.node,
                 user=self.user,
+                first_uid=guest_accounts.first_uid(self.settings),
                 is_limited=self.settings.network.rate_mbps > 0,
             )
             with self._lock:

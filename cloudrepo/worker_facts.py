@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cloudrepo import guest_accounts, limits
 from cloudrepo.accelerator import Proof
 from cloudrepo.commands import coreutils, ovs, qemu, qemu_img
 from cloudrepo.host import json_text
@@ -32,7 +33,7 @@ class Question:
         installation: eight hex digits.
         base_dir: the image folder, absolute on the worker.
         bridge: the integration bridge.
-        user: account that QEMU runs as.
+        user: account that QEMU runs as, or the first number where each VM has its own.
         is_network_node: whether DHCP and NAT live here.
     """
 
@@ -41,6 +42,10 @@ class Question:
     bridge: str = "br-int"
     user: str = "ubuntu"
     is_network_node: bool = False
+
+    def has_user(self, facts: WorkerFacts) -> bool:
+        """Whether guests can run as whom they are to; a number needs no account."""
+        return guest_accounts.is_number(self.user) or bool(facts.user_groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ class WorkerFacts:
         user_groups: groups of the account QEMU runs as, empty when there is no such account.
         closed: directories above the image folder that this account may not enter.
         ran_as_root: whether the message had the rights it needs.
+        unlimited: what is missing to limit what guests use of the host; see `limits.missing`.
     """
 
     cores: int | None
@@ -77,6 +83,7 @@ class WorkerFacts:
     user_groups: tuple[str, ...]
     closed: tuple[str, ...]
     ran_as_root: bool
+    unlimited: tuple[str, ...] = ()
 
 
 def probe(question: Question) -> Plan:
@@ -90,7 +97,6 @@ def probe(question: Question) -> Plan:
         "kernel": ("kernel", Run(words=("uname", "-r"))),
         "python": ("Python", Run(words=("python3", "--version"))),
         "rights": ("rights", Run(words=("id", "-u"))),
-        "groups": ("groups", Run(words=("id", "-Gn", "--", question.user))),
         "devices": ("devices", ObserveFiles(paths=("/dev/kvm", "/dev/net/tun"))),
         "folders": ("folders", ObserveFiles(paths=parents)),
         "qemu": ("QEMU", Run(words=(qemu.BINARY, "--version"))),
@@ -99,6 +105,9 @@ def probe(question: Question) -> Plan:
         "ovs": ("Open vSwitch", Run(words=("ovs-vsctl", "--version"))),
         "bridge": ("bridge", Run(words=ovs.list_ports(), timeout_s=10)),
     }
+    acts |= limits.questions()
+    if not guest_accounts.is_number(question.user):
+        acts["groups"] = ("groups", Run(words=("id", "-Gn", "--", question.user)))
     if question.is_network_node:
         acts |= {
             "dnsmasq": ("dnsmasq", Run(words=("dnsmasq", "--version"))),
@@ -146,6 +155,7 @@ def read(question: Question, observed: Mapping[str, StepResult]) -> WorkerFacts:
         user_groups=groups,
         closed=() if question.user == "root" else _closed(question.base_dir, question.user, folders),
         ran_as_root=answers.text("rights") == "0",
+        unlimited=limits.missing(limits.controllers(observed, answers.parse)),
     )
 
 
@@ -278,7 +288,7 @@ def diagnose(question: Question, facts: WorkerFacts) -> list[Problem]:
     if not facts.has_tun:
         text = "/dev/net/tun is missing, so guests get no network"
         found.append(Problem(code="tun", text=text, remedy="load it with: sudo modprobe tun"))
-    if not facts.user_groups:
+    if not question.has_user(facts):
         text = f"there is no account {question.user} for QEMU"
         found.append(Problem(code="account", text=text, remedy="make it, or set qemu.user to one that exists"))
     for path in facts.closed:
@@ -342,6 +352,7 @@ def record(ip: str, question: Question, facts: WorkerFacts, proof: Proof, max_vm
         "accel": proof.accelerator,
         "accel_reason": proof.reason,
         "accel_user": question.user,
+        "unlimited": list(facts.unlimited),
         "boot_id": facts.boot_id,
         "datapath": facts.bridge.datapath if facts.bridge else "",
         "uplinks": list(facts.bridge.uplinks) if facts.bridge else [],

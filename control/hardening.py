@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cloudrepo import guest_accounts
 from cloudrepo.errors import HostError
 from cloudrepo.host import json_text
 from cloudrepo.host.message import HELPERS_HOME, diagnose, encode, helper_text, source
 from cloudrepo.images import resolve
+from cloudrepo.settings import Host
 from cloudrepo.ssh_config import resolve as resolve_target
 from control.context import Context
 
@@ -21,6 +24,7 @@ PATIENCE_S = 120.0
 
 def bounds(context: Context, ip: str) -> dict[str, Any]:
     """What this installation may name on a host; `home` is found there. See `cloudrepo/host/judge.py`."""
+    first = guest_accounts.first_uid(replace(context.settings, host=Host(privilege="helper")))
     settings, account = context.settings, resolve_target(ip, context.site.executor.options).user
     return {
         "installation": context.site.installation,
@@ -28,6 +32,7 @@ def bounds(context: Context, ip: str) -> dict[str, Any]:
         "base_dir": resolve(settings.images.base_dir, HELPERS_HOME),
         "bridge": settings.network.bridge,
         "users": [settings.qemu.user or account],
+        "uids": [first, guest_accounts.COUNT] if first else [],
         "vlans": [settings.vlan.first, settings.vlan.last],
         "internet": settings.internet.cidr,
         "uplink": settings.network.uplink,

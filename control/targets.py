@@ -243,7 +243,7 @@ class SlicePlanner:
             path=disk_path(host, vm),
             directory=f"{host.disks_root}/vm-{vm['vm_id']}",
             base_dir=host.base_dir,
-            owner=host.user,
+            owner=host.user_of(vm["vm_id"]),
             mode=DISK_MODE,
             # what was designed since the last deploy is in no mark file yet
             record=remembered(self.record, vm) if self.networks or found is None else found.record,
@@ -283,7 +283,7 @@ class SlicePlanner:
             path=disk.path or disk_path(host, vm),
             file="there" if is_file else disk.file,
             is_kept=disk.is_kept or disk.file == "there",
-            owner=host.user if disk.owner else "",
+            owner=host.user_of(vm["vm_id"]) if disk.owner else "",
             mode=DISK_MODE if disk.mode is not None else None,
             record=remembered(self.record, vm) if self.machines or self.networks else disk.record,
         )

@@ -21,6 +21,8 @@ from cloudrepo import (
     host_report,
     images,
     isolation,
+    limit_acts,
+    limits,
     mended_disks,
     plan as acts,
     probe,
@@ -53,9 +55,10 @@ from test_stages import FACTS, wanted
 from worlds import NODE, OURS, host
 
 BASE = f"{HOME}/vm_images"
+ACT_MODULES = ("cloudrepo.plan", "cloudrepo.wire_acts", "cloudrepo.limit_acts")
 KINDS = {
     name: kind
-    for name, kind in (vars(acts) | vars(wire_acts)).items()
+    for name, kind in (vars(acts) | vars(wire_acts) | vars(limit_acts)).items()
     if isinstance(kind, type) and issubclass(kind, acts.Act)
 }
 BOUNDS = bounds_for(OURS)
@@ -102,6 +105,19 @@ def network_and_machines() -> Iterator[Plan]:
     told = [dataclasses.replace(one, spec=dataclasses.replace(one.spec, seed=seed)) for one in machines[:1] if one.spec]
     yield stages([Change(wanted=one) for one in told])
     yield from with_rates(stages)
+    held = [
+        dataclasses.replace(
+            one,
+            limits=limits.wanted(
+                OURS, one.vm_id, cores=2, ram_mib=512, accelerator="tcg", controllers=limits.CONTROLLERS
+            ),
+        )
+        for one in machines
+    ]
+    facts = dataclasses.replace(FACTS, controllers=limits.CONTROLLERS)
+    for changes in ([Change(wanted=one) for one in held], [Change(seen=one) for one in held]):
+        made = StageBuilder(host(NODE), facts).build(changes)
+        yield Plan(installation=OURS, operation=1, fence_dir=host(NODE).disks_root, stages=made)
     yield stages([Change(seen=with_strays(one)) for one in [*everything, disk, half]], stop_grace_s=20.0)
     for status in ("frozen", "paused"):
         seen = [dataclasses.replace(one, pid=9, start=3, status=status, is_recorded=False) for one in machines]
@@ -334,7 +350,7 @@ def act_sites() -> set[tuple[str, int]]:
         names = {
             alias.asname or alias.name
             for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module in ("cloudrepo.plan", "cloudrepo.wire_acts")
+            if isinstance(node, ast.ImportFrom) and node.module in ACT_MODULES
             for alias in node.names
             if alias.name in KINDS
         }
@@ -608,9 +624,22 @@ def test_nothing_joins_the_bridge_where_no_uplink_was_known() -> None:
             judge_step(step, bounds)
 
 
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [("", []), ("ns-dhcp-vlan100", []), ("rogue", [("astray", "rogue0")]), ("../x", None), (".x", None), ("a b", None)],
+)
+def test_a_namespace_of_others_is_listened_in_at_named_devices_only(space: str, named: Any) -> None:
+    step = {"name": "n", "label": "l", **wire_acts.Listen(places={space: ("rogue0",)}, run="ab" * 8).to_json()}
+    if named is None:
+        assert not is_allowed(step)
+    else:
+        assert [one for one in judge_step(step, BOUNDS) if one[0] == "astray"] == named
+
+
 def test_every_word_of_the_tables_is_used_and_known() -> None:
-    from cloudrepo.host import grammar
+    from cloudrepo.host import grammar, texts
 
     text = Path(grammar.__file__).read_text(encoding="utf-8").partition("PLAIN_ACTS")[2]
+    text += Path(texts.__file__).read_text(encoding="utf-8")
     used = {piece.partition(">")[0] for piece in text.split("<")[1:] if ">" in piece}
     assert {name for name in WORDS if name not in used} == set()

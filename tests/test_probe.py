@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from cloudrepo import probe
+from cloudrepo import limits, probe
 from cloudrepo.errors import HostError
 from cloudrepo.naming import SHARED, UNFINISHED, Mark
 from cloudrepo.plan import ReadFile, Run, StepResult
@@ -59,6 +59,8 @@ def answers(**changes: Any) -> dict[str, StepResult]:
         "namespaces": "{}",
         "servers": "[]",
         "rules": "",
+        "controllers": "cpu memory pids\n",
+        "controllers beside cgroup1": "",
         "routes": text("ip-route.txt"),
         "meters": "",
         "forwarding": "0\n",
@@ -77,7 +79,10 @@ def seen(ip: str = NODE, **changes: Any) -> HostState:
 
 def test_a_worker_is_asked_less_than_the_network_node() -> None:
     asked = {ip: [step.name for step in probe.questions(host(ip))] for ip in (WORKER, NODE)}
-    assert asked[WORKER] == ["ports", "flows", "meters", "addresses", "machines", "disks", "processes"]
+    assert asked[WORKER] == [
+        *("ports", "flows", "meters", "addresses", "machines", "disks", "processes"),
+        *("controllers", "controllers beside cgroup1"),
+    ]
     assert asked[NODE] == [
         *(*asked[WORKER], "namespaces", "servers", "rules", "routes", "forwarding", "forwarding devices")
     ]
@@ -352,6 +357,7 @@ TRUE_ANSWERS = {
     ("rules", "\n"),
     ("namespaces", "{}"),
     ("routes", '[{"dir": 5}]'),
+    *((name, text) for name in limits.PLACES for text in ("", "\n", "no such file", "null")),
 }
 
 

@@ -69,6 +69,8 @@ GOOD: dict[str, str] = {
     "ip": "ip utility, iproute2-6.1.0, libbpf 1.1.0\n",
     "ovs": "ovs-vsctl (Open vSwitch) 3.1.0\nDB Schema 8.3.1\n",
     "bridge": GOOD_BRIDGE,
+    "controllers": "cpuset cpu io memory pids\n",
+    "controllers beside cgroup1": "",
     "dnsmasq": "Dnsmasq version 2.90  Copyright (c) 2000-2024 Simon Kelley\n",
     "iptables": "iptables v1.8.9 (nf_tables)\n",
 }
@@ -107,6 +109,7 @@ def test_a_sound_workers_record() -> None:
         "accel": "kvm",
         "accel_reason": "KVM ran a guest",
         "accel_user": "ubuntu",
+        "unlimited": [],
         "boot_id": "boot-1",
         "datapath": "system",
         "uplinks": ["eth1"],

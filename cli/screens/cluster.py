@@ -8,6 +8,7 @@ from typing import Any
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context
 from cli.text import listing
+from cloudrepo import limits
 
 
 def cluster_status_menu(context: Context) -> None:
@@ -32,6 +33,7 @@ def show_cluster(screen: Screen, status: Mapping[str, Any]) -> None:
         screen.table(headings, [_row(worker) for worker in workers])
         _say_load(screen, workers)
     _say_account(screen, workers, str(status.get("login", "")))
+    _say_limits(screen, workers)
     _say_monitor(screen, status.get("monitor") or {})
     for warning in status.get("warnings", ()):
         screen.line((str(warning), BAD))
@@ -45,8 +47,23 @@ def _say_account(screen: Screen, workers: Sequence[Mapping[str, Any]], login: st
     shared = [str(worker["ip"]) for worker in workers if login and worker.get("accel_user") == login]
     if shared:
         where = "every worker" if len(shared) == len(workers) else listing(shared)
-        text = f"Guests run as {login}, our login account, on {where}; the setting qemu.user names another."
+        text = (
+            f"Guests run as {login}, our login account, on {where}; the setting qemu.user names another, and after "
+            "`./cloud worker harden` each VM has a number of its own."
+        )
         screen.line((text, FAINT))
+
+
+def _say_limits(screen: Screen, workers: Sequence[Mapping[str, Any]]) -> None:
+    """Say where what guests use of their host is not bounded, and why."""
+    where: dict[str, list[str]] = {}
+    for worker in workers:
+        text = limits.note(worker.get("unlimited") or ())
+        if text:
+            where.setdefault(text, []).append(str(worker["ip"]))
+    for text, hosts in where.items():
+        place = "Every worker" if len(hosts) == len(workers) and len(hosts) > 1 else listing(hosts)
+        screen.line((f"{place}: {text}.", FAINT))
 
 
 def _say_monitor(screen: Screen, monitor: Mapping[str, Any]) -> None:

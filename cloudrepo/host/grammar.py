@@ -23,7 +23,7 @@ WORDS = {
     "above": "{above}",  # the image folder and each directory that it is in
     "home": "{home}",  # of the account that logs in
     "account": "{account}",
-    "user": "{users}",  # accounts that QEMU runs as; never root
+    "user": "{users}|[1-9][0-9]{{4,9}}",  # accounts that QEMU runs as, never root; or the number of the VM named
     "bridge": "{bridge}",
     "installation": "{installation}",
     "mark": "cloudrepo/{installation}/[0-9A-Za-z_]{{1,20}}/(?:[0-9]{{1,9}}|-)/[0-9A-Za-z_.:-]{{0,200}}",
@@ -47,6 +47,7 @@ WORDS = {
     "vlan": "[1-9][0-9]{{0,3}}",
     "tap": "tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})",
     "wire": "(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}}",  # a gateway's or DHCP server's port
+    "space": "(?![.])[0-9A-Za-z_.-]{{1,64}}",  # a namespace, anybody's: only to listen at a port that is in it
     "namespace": "ns-dhcp-vlan[1-9][0-9]{{0,3}}",
     "port": "(?:tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})|(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}})",
     "uplink": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # as set, else any device that is not named as ours are
@@ -85,6 +86,7 @@ PLAIN_ACTS = """
 read      path=<store>/fences|<store>/<disk>/mark.json|<base>/base/<file>
 read      path=/proc/stat|/proc/meminfo|/proc/sys/kernel/random/boot_id|/proc/sys/net/ipv4/ip_forward
 read      path=/sys/class/net/gw_vlan400/address
+read      path=/sys/fs/cgroup/cgroup.subtree_control|/sys/fs/cgroup/unified/cgroup.subtree_control
 read      path=/proc/net/route
 require   path=<base>/base/<file>
 checksum  path=<store>/upload/<part> length=<number>
@@ -133,6 +135,8 @@ remove    path=<proof> within=/run tree=yes same_as=
 stop      pid_file=<run>/vm-<id>/pid pid=<number> start=<number> token=<uuid> socket=<run>/vm-<id>/qmp.sock grace_s=<seconds> quit_s=<seconds>
 stop      pid_file= pid=<number> start=<number> token=<uuid> socket=|<run>/vm-<id>/qmp.sock grace_s=<seconds> quit_s=<seconds>
 stop      pid_file=|<run>/dhcp-<vlan>/pid pid=<number> start=<number> token=--conf-file=<run>/dhcp-<vlan>/dnsmasq.conf socket= grace_s=0 quit_s=<seconds>
+confine   pid_file=<run>/vm-<id>/pid token=<uuid> group=cloudrepo-<installation>/vm-<id> 'limits=["cpu.max","<number> 100000"]|["memory.max","<number>"]|["pids.max","<number>"]*'
+release   group=cloudrepo-<installation>/vm-<id>
 signal    pid_file=<run>/vm-<id>/pid token=<uuid> signal=CONT
 signal    pid_file=<run>/dhcp-<vlan>/pid token=--conf-file=<run>/dhcp-<vlan>/dnsmasq.conf signal=HUP
 qmp       socket=<run>/vm-<id>/qmp.sock commands={qmp}* expect_uuid=<uuid> log=|<run>/vm-<id>/qemu.log

@@ -75,6 +75,7 @@ class Hardening:
         with open("/proc/sys/fs/protected_hardlinks", encoding="ascii") as file:
             if file.read().strip() != "1":
                 raise Refused("fs.protected_hardlinks is off; on the host run `sysctl -w fs.protected_hardlinks=1`")
+        self.require_numbers()
         store = f"{self.entry.pw_dir}/vm_images/.cloudrepo-{self.asked['bounds']['installation']}"
         if os.path.isdir(store) and any(name[:3] in ("vm-", "man") for name in os.listdir(store)):
             raise Refused(
@@ -110,6 +111,26 @@ class Hardening:
                 return list(json.load(file).get("trunks", ()))
         except (OSError, ValueError, AttributeError, TypeError):
             return []
+
+    def require_numbers(self) -> None:
+        """The numbers that VMs run under must be nobody's: no account's, and not set aside for another's containers."""
+        import pwd
+
+        if not self.asked["bounds"]["uids"]:
+            return
+        first, count = self.asked["bounds"]["uids"]
+        taken = [(entry.pw_uid, 1, f"the account {entry.pw_name}") for entry in pwd.getpwall()]
+        for path in ("/etc/subuid", "/etc/subgid"):
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    rows = [line.strip().split(":") for line in file if line.count(":") == 2]
+                taken += [(int(row[1]), int(row[2]), f"{path} for {row[0]}") for row in rows if row[1].isdigit()]
+        for start, length, whose in taken:
+            if start < first + count and first < start + length:
+                raise Refused(
+                    f"VMs run under the numbers {first} to {first + count - 1}, and {start} is taken by {whose}: set "
+                    "qemu.first_uid to others, or qemu.user to an account that all guests run as"
+                )
 
     def make_folders(self, path: str) -> None:
         """A directory and its parents, all of them root's alone."""

@@ -40,8 +40,9 @@ class Bounds:
 
     Args:
         facts: `installation` (8 hex digits), `account` and its `home`, `base_dir`, `bridge`, `users` (accounts that
-            QEMU runs as), `vlans` (first and last), `internet` (subnet of VLAN 400), `uplink` (a device, or ""),
-            `trunks` (devices that may be made uplinks of the bridge; none where it is not there).
+            QEMU runs as), `uids` (the number of VM 0 and how many; empty = VMs have none of their own), `vlans` (first
+            and last), `internet` (subnet of VLAN 400), `uplink` (a device, or ""), `trunks` (devices that may be made
+            uplinks of the bridge; none where it is not there).
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -99,6 +100,9 @@ class Bounds:
             return int(text, 16) >> 32 == int(self.installation, 16)
         if kind in ("tap", "port"):
             return len(text) <= 15
+        if kind == "user" and text.isdigit():
+            first, count = self.facts["uids"] or (0, 0)
+            return bool(first <= int(text) < first + count)
         if kind == "meter":
             return 0x100 <= int(text) <= 0xFFFF0000
         if kind == "gateway":
@@ -109,6 +113,19 @@ class Bounds:
             except ValueError:
                 return False
         return True
+
+    def is_its_own(self, named: Named) -> bool:
+        """Whether a number that is named as an account is that of the VM which is named with it.
+
+        Only the proof of KVM names no VM: it is made with the first number.
+        """
+        numbers = {int(text) - self.facts["uids"][0] for kind, text in named if kind == "user" and text.isdigit()}
+        if not numbers:
+            return True
+        if len(numbers) > 1:
+            return False
+        (vm,) = numbers
+        return all(_is_of_vm(kind, text, vm) for kind, text in named) and (vm > 0 or not _names_a_vm(named))
 
     def table(self, name: str) -> list[list[str]]:
         """The lines of a table, each as its words."""
@@ -137,7 +154,7 @@ class Bounds:
             if found is None:
                 return None
             named += found
-        return named
+        return named if self.is_its_own(named) else None
 
     def one_word(self, name: str, text: str) -> Named | None:
         """What a text names if it is a line of a table whose lines are one word each, blanks or not."""
@@ -159,6 +176,23 @@ def tap_name(vm: str, interface: str) -> str:
 
     name = f"tap_{vm}_{interface}"
     return name if len(name) <= 15 else "tap_h" + hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _names_a_vm(named: Named) -> bool:
+    return any(kind in ("id", "tap") or (kind == "disk" and text.startswith("vm-")) for kind, text in named)
+
+
+def _is_of_vm(kind: str, text: str, vm: int) -> bool:
+    """Whether what is named is of this VM, or of none."""
+    if kind == "id":
+        return int(text) == vm
+    if kind == "disk" and text.startswith("vm-"):
+        return text == f"vm-{vm}"
+    if kind == "tap":
+        if text.startswith("tap_h"):
+            return text in {tap_name(str(vm), f"eth{index}") for index in range(1000)}
+        return text.startswith(f"tap_{vm}_")
+    return True
 
 
 def _one_of(texts: Iterable[str]) -> str:
@@ -257,7 +291,7 @@ def _act(act: Any, fields: Mapping[str, Any], bounds: Bounds) -> Named | None:
                 break
             named += found
         else:
-            return named
+            return named if bounds.is_its_own(named) else None
     return None
 
 
@@ -317,7 +351,10 @@ def _run(fields: Mapping[str, Any], bounds: Bounds) -> Named | None:
         return None
     if user == "":
         return _command("as_root", words, fields["stdin"], bounds)
-    named = _command("as_qemu", words, fields["stdin"], bounds) if bounds.match("<user>", user) is not None else None
+    whose = bounds.match("<user>", user)
+    named = _command("as_qemu", words, fields["stdin"], bounds) if whose is not None else None
+    if named is not None and not bounds.is_its_own([*(whose or ()), *named]):
+        return None
     if named is None and user == bounds.facts["account"]:
         named = _command("as_account", words, fields["stdin"], bounds)
     return named
@@ -331,7 +368,9 @@ def _spawn(fields: Mapping[str, Any], bounds: Bounds) -> Named | None:
     files = {"log": "<run>/vm-<id>/qemu.log", "pid_file": "<run>/vm-<id>/pid", "user": "<user>"}
     rest = each(files, lambda key: _field(key, fields[key], files[key], bounds))
     is_machine = "-uuid" in fields["words"]
-    return run + rest if run is not None and rest is not None and is_machine else None
+    if run is None or rest is None or not is_machine:
+        return None
+    return run + rest if bounds.is_its_own(run + rest) else None
 
 
 def _command(name: str, words: Sequence[str], stdin: str, bounds: Bounds) -> Named | None:

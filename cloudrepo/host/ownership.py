@@ -65,6 +65,8 @@ class Owners:
                 self.require_meter(name)
             elif kind == "trunk":
                 self.require_trunk(name)
+            elif kind == "astray" and name not in self._marks_of_ports():
+                raise NotAllowed(f"{name} is no port of Open vSwitch")
             elif kind in ("forwarding", "outward") and name != "gw_vlan400":
                 self.require_uplink(name)
         if "add-port" in words:
@@ -73,7 +75,7 @@ class Owners:
             self.require_no_bridge()
         if "fail_mode=secure" in words or "fail_mode" in words:
             self.require_bridge(is_closing="fail_mode=secure" in words)
-        if step["act"] in ("stop", "signal"):
+        if step["act"] in ("stop", "signal", "confine"):
             self.require_uuids(named)
         elif step["act"] == "adopt" and _file(step["path"]) is None:
             self.known.add(step["path"])
@@ -283,7 +285,9 @@ class Owners:
     def _is_a_guests(self, facts: os.stat_result) -> bool:
         import pwd
 
-        return facts.st_uid in {pwd.getpwnam(user).pw_uid for user in self.bounds.facts["users"]}
+        first, count = self.bounds.facts["uids"] or (0, 0)
+        accounts = {pwd.getpwnam(user).pw_uid for user in self.bounds.facts["users"]}
+        return facts.st_uid in accounts or first <= facts.st_uid < first + count
 
     def require_record(self, step: Any) -> None:
         """Base images are shared, and so are their records: that of another's image is not made another.

@@ -47,6 +47,8 @@ OBSERVERS = 4  # observations asked at a time
 PIPE_CHUNK = 4096  # PIPE_BUF: a write this small to a pipe that polls writable does not block
 LONGEST_WAIT_S = 0.02  # between two looks at something that cannot be waited for
 FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where cgroup2 is: alone, or beside cgroup1
+LIMITS = ("cpu.max", "memory.max", "pids.max")
 IDLE_S = 30.0  # how long a runner waits for another plan
 EVERYTHING = "*"  # the scope of a message that speaks for all others
 NAMES = {EVERYTHING: "this installation", "shared": "what all slices share", "manual": "what was made by hand"}
@@ -267,24 +269,49 @@ class Fence:
 # ── running words ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def account(user: str) -> Json:
-    """Arguments of `Popen` that make the child run as this account, and its home."""
+def ids_of(user: str) -> tuple[int, int]:
+    """The number of an account and of its group; a number alone is both, and need be no account's."""
+    if user.isdigit():
+        return int(user), int(user)
     import pwd
 
     entry = pwd.getpwnam(user)
-    if entry.pw_uid == os.geteuid():
-        return {"env": dict(environment, HOME=entry.pw_dir, USER=user, LOGNAME=user)}
-    groups = os.getgrouplist(user, entry.pw_gid)
+    return entry.pw_uid, entry.pw_gid
+
+
+def groups_of(user: str, gid: int) -> list[int]:
+    """The groups of an account. Who is a number alone may use KVM where a group may, and is in no other."""
+    if not user.isdigit():
+        return os.getgrouplist(user, gid)
+    try:
+        facts = os.stat("/dev/kvm")
+    except OSError:
+        return []
+    is_for_group = facts.st_gid and stat.S_ISCHR(facts.st_mode) and facts.st_mode & 0o060 == 0o060
+    return [facts.st_gid] if is_for_group else []
+
+
+def account(user: str) -> Json:
+    """Arguments of `Popen` that make the child run as this account or number, and its home."""
+    uid, gid = ids_of(user)
+    home = "/"
+    if not user.isdigit():
+        import pwd
+
+        home = pwd.getpwnam(user).pw_dir
+    known = {"env": dict(environment, HOME=home, USER=user, LOGNAME=user)}  # type: Json
+    if uid == os.geteuid():
+        return known
+    groups = groups_of(user, gid)
 
     def become() -> None:
         os.setgroups(groups)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
+        os.setgid(gid)
+        os.setuid(uid)
 
-    home = {"env": dict(environment, HOME=entry.pw_dir, USER=user, LOGNAME=user)}  # type: Json
     if sys.version_info < (3, 9):  # noqa: UP036  hosts may be older than the orchestrator
-        return dict(home, preexec_fn=become)
-    return dict(home, user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups)
+        return dict(known, preexec_fn=become)
+    return dict(known, user=uid, group=gid, extra_groups=groups)
 
 
 def launch(words: list[str], user: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -626,11 +653,9 @@ def tail(path: str) -> str:
 def give(number: int, user: str) -> None:
     """Make an open file the account's own."""
     if user:
-        import pwd
-
-        entry = pwd.getpwnam(user)
-        if os.fstat(number).st_uid != entry.pw_uid:
-            os.fchown(number, entry.pw_uid, entry.pw_gid)
+        uid, gid = ids_of(user)
+        if os.fstat(number).st_uid != uid:
+            os.fchown(number, uid, gid)
 
 
 def write_whole(path: str, data: bytes, mode: int, user: str, durable: bool) -> None:
@@ -1001,7 +1026,7 @@ def machine(act: Json, path: str) -> Json:
     state, began = state_and_start(pid) if pid else ("", 0)
     alive = bool(uuid and proven(pid, start, uuid))
     facts = {"dir": path, "mark": mark, "pid": pid or None, "alive": alive, "start_time": began or None}  # type: Json
-    facts.update(process_state=state or None, uuid=None, status=None)
+    facts.update(process_state=state or None, uuid=None, status=None, limits=held_by(act, path, pid))
     if alive and state not in ("T", "t"):
         try:
             socket_path = os.path.join(path, act["socket"])
@@ -1010,6 +1035,82 @@ def machine(act: Json, path: str) -> Json:
         except QmpError:
             pass  # both stay null: the socket did not answer
     return facts
+
+
+def cgroup_root() -> str:
+    """Where cgroup2 is on this host, "" when it has none."""
+    return next((path for path in CGROUPS if os.path.exists(path + "/cgroup.controllers")), "")
+
+
+def held_by(act: Json, path: str, pid: int) -> Json | None:
+    """What holds a machine: its group if the process is in there, and the group's limits; None without cgroup2."""
+    root = cgroup_root()
+    if not root:
+        return None
+    group = os.path.basename(act["root"]) + "/" + os.path.basename(path)
+    is_in = str(pid) in (read_text(os.path.join(root, group, "cgroup.procs")) or "").split()
+    texts = {name: read_text(os.path.join(root, group, name)) for name in LIMITS}
+    return {"group": group if is_in else "", "values": {name: text.strip() for name, text in texts.items() if text}}
+
+
+def write_into(path: str, text: str) -> None:
+    """Write to a file of the kernel's, in one call and without making it."""
+    number = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        os.write(number, text.encode())
+    finally:
+        os.close(number)
+
+
+def act_confine(act: Json) -> Answer:
+    """Put a process into a group of its own."""
+    root = cgroup_root()
+    if not root:
+        return 1, "", "this host has no cgroup2"
+    group = os.path.join(root, act["group"])
+    above = os.path.dirname(group)
+    for patience in range(20, -1, -1):
+        try:
+            os.makedirs(group, 0o755, exist_ok=True)
+            break
+        except FileNotFoundError:  # another machine's end took the empty directory above away meanwhile
+            if not patience:
+                raise
+    there = (read_text(os.path.join(above, "cgroup.controllers")) or "").split()
+    needed = {name.partition(".")[0] for name, _ in act["limits"]}
+    for controller in sorted(needed.intersection(there)):
+        write_into(os.path.join(above, "cgroup.subtree_control"), "+" + controller)
+    for name, value in act["limits"]:
+        write_into(os.path.join(group, name), value)
+    pid, start = read_pid_file(act["pid_file"])
+    if not proven(pid, start, act["token"]):
+        return 1, "", f"no process of ours is named in {act['pid_file']}"
+    write_into(os.path.join(group, "cgroup.procs"), str(pid))
+    return DONE, "", ""
+
+
+def act_release(act: Json) -> Answer:
+    """Remove a group in which nobody is any more; who is about to end is waited for."""
+    root = cgroup_root()
+    if not root:
+        return DONE, "", ""
+    group = os.path.join(root, act["group"])
+    until = time.monotonic() + 5.0
+    while True:
+        try:
+            os.rmdir(group)
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
+                raise
+            time.sleep(LONGEST_WAIT_S)
+    try:
+        os.rmdir(os.path.dirname(group))
+    except OSError as error:  # others are in there, or it went already
+        if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+            raise
+    return DONE, "", ""
 
 
 def act_machines(act: Json) -> Answer:
@@ -1502,6 +1603,8 @@ ACTS = {
     "inject": act_inject,
     "heard": act_heard,
     "emit": act_emit,
+    "confine": act_confine,
+    "release": act_release,
     "devices": act_devices,
 }
 

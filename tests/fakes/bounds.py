@@ -21,6 +21,7 @@ def bounds_for(installation: str, **other: Any) -> Bounds:
         "base_dir": f"{HOME}/vm_images",
         "bridge": "br-int",
         "users": ["ubuntu"],
+        "uids": [],
         "vlans": [100, 4094],
         "internet": "10.60.7.0/24",
         "uplink": "",

@@ -38,6 +38,7 @@ from cloudrepo.plan import (
     WriteFile,
 )
 from cloudrepo.resources import Port
+from cloudrepo.wire_acts import Listen
 from on_lab.cluster import HOSTS, Cluster
 from on_lab.hardened import IMAGES
 
@@ -262,6 +263,7 @@ def escapes(thief: Thief) -> dict[str, list[Act | dict[str, Any]]]:
         "a file that is measured": [Checksum(path="/etc/shadow", length=1)],
         "a file that is looked for": [RequireFile(path="/root/.ssh/id_ed25519")],
         "a file that is looked at": [ObserveFiles(paths=(SECRET,))],
+        "a namespace that is listened in": [Listen(places={"elsewhere": ("lo",)}, run="00" * 8)],
         # symlinks, where the account may make them
         "an upload that is a link, measured": [Checksum(path=f"{store}/upload/{'0' * 16}.part")],
         "an upload that is a link, adopted": [
