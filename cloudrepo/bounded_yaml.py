@@ -77,7 +77,7 @@ class Bounded:
                 its aliases contains itself, a key is there twice, or a value does not fit its kind. With its place.
         """
         self._check(text)
-        return load_scalar(text)
+        return load_flat(text)
 
     def compose(self, text: str) -> yaml.Node | None:
         """The nodes of a text; None when it is empty.
@@ -137,7 +137,7 @@ def load(text: str) -> Any:
     return Bounded().load(text)
 
 
-def load_scalar(text: str) -> Any:
+def load_flat(text: str) -> Any:
     """The value of a text that is known to hold neither aliases nor anything nested.
 
     Raises:

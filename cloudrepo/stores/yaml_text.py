@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cloudrepo.bounded_yaml import Bounded, load, load_scalar
+from cloudrepo.bounded_yaml import Bounded, load, load_flat
 from cloudrepo.state import COLLECTIONS, KEY_ORDER, Key, fingerprint, restored
 from cloudrepo.stores.yaml_lines import LineReader, LineWriter, NotOurs, is_list_of_records
 
@@ -54,7 +54,7 @@ def parse(content: bytes) -> tuple[Any, Spans]:
 def _by_sections(content: bytes) -> tuple[dict[str, Any], Spans]:
     data: dict[str, Any] = {}
     spans: Spans = {}
-    reader, bounded = LineReader(load_scalar), Bounded()
+    reader, bounded = LineReader(load_flat), Bounded()
     for top, begin, end in _parts(content):
         if top in COLLECTIONS and begin == end:
             if top in data:
@@ -74,7 +74,7 @@ def _by_sections(content: bytes) -> tuple[dict[str, Any], Spans]:
 def spans_of(content: bytes) -> Spans:
     """Where in a text each section stands; nowhere when it is laid out in another way than ours."""
     spans: Spans = {}
-    reader = LineReader(load_scalar)
+    reader = LineReader(load_flat)
     try:
         for top, begin, end in _parts(content):
             if top not in COLLECTIONS:
