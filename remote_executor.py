@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import shlex
 import socket
 import subprocess
@@ -233,6 +232,7 @@ class RemoteExecutor:
         local_path: str | os.PathLike[str],
         remote_path: str,
         *,
+        installation: str = "",
         progress: Callable[[int, int], None] | None = None,
         resume: bool = True,
     ) -> Upload:
@@ -245,6 +245,7 @@ class RemoteExecutor:
             host: where to.
             local_path: the file here.
             remote_path: absolute, or below `~`; its directories are made as the login account.
+            installation: in whose store the file is to be; a helper looks into no other. "" = in none.
             progress: called with bytes that are there and bytes in all.
             resume: whether what is there is used.
 
@@ -260,11 +261,11 @@ class RemoteExecutor:
             with self.transport.files(host) as files:
                 files.make_parents(target)
                 have = (files.size(part) or 0) if resume else 0
-            if have and (have > size or self._checksum(host, part, have) != file_digest(local, have)):
+            if have and (have > size or self._checksum(host, part, installation, have) != file_digest(local, have)):
                 have = 0
             with self.transport.files(host) as files:
                 files.write(part, have, read_blocks(local, have, size, report))
-            found = self._checksum(host, part)
+            found = self._checksum(host, part, installation)
             if found != digest:
                 raise HostError(
                     host,
@@ -285,12 +286,9 @@ class RemoteExecutor:
             ) from error
         return Upload(path=target, size=size, sha256=digest, sent=size - have, resumed_from=have)
 
-    def _checksum(self, host: str, path: str, length: int = 0) -> str:
+    def _checksum(self, host: str, path: str, installation: str, length: int = 0) -> str:
         act = Checksum(path=path, length=length, timeout_s=600)
-        store = re.search(r"/\.cloudrepo-([0-9a-f]{8})/", path)  # a helper acts for one installation
-        plan = Plan(
-            installation=store[1] if store else "", observe=(Step(name="checksum", label=f"check {path}", act=act),)
-        )
+        plan = Plan(installation=installation, observe=(Step(name="checksum", label=f"check {path}", act=act),))
         answer = self.run_plan(host, plan).observed["checksum"]
         try:
             return str(json_text.loads(answer.out)["sha256"]) if answer.status == 0 else ""

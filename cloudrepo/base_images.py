@@ -314,7 +314,14 @@ class _Bringing:
         self._require_room(look, size - look.cut_size)
         for is_last in (False, True):
             log.info("%s: copying base image %s (%d MB)", self.host, self.local, size // 1_000_000)
-            self.executor.upload(self.host, self.local, draft, progress=self.progress, resume=not is_last)
+            self.executor.upload(
+                self.host,
+                self.local,
+                draft,
+                installation=self.store.installation,
+                progress=self.progress,
+                resume=not is_last,
+            )
             found = self._inspect(look, draft, size)
             if found.sha256 == self.digest:
                 self._refuse_unfit(found, self.local)

@@ -26,6 +26,7 @@ class Executor(Protocol):
         local_path: str,
         remote_path: str,
         *,
+        installation: str = "",
         progress: Callable[[int, int], None] | None = None,
         resume: bool = True,
     ) -> Any:

@@ -287,7 +287,7 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     made = RemoteExecutor(config_file=tmp_path / "c")
     made.run_plan = recorder.run_plan  # type: ignore[method-assign, assignment]
     try:
-        made._checksum(NODE, f"{BASE}/.cloudrepo-{OURS}/upload/{DIGEST[:16]}.part")
+        made._checksum(NODE, f"{BASE}/.cloudrepo-{OURS}/upload/{DIGEST[:16]}.part", OURS)
     except KeyError:
         pass
     yield from recorder.plans

@@ -288,7 +288,16 @@ class Conformance:
         digest = "41edece42d63e8d9bf515a9ba6932e1c20cbc9f5a5d134645adb5db1b9737ea3"
         (tmp_path / "far").mkdir()
         (tmp_path / "far" / f"image.{digest[:16]}.part").write_bytes(b"b" * 600)
-        sent = executor.upload(HOST, local, f"{tmp_path}/far/image")
+        asked: list[str] = []
+        genuine = executor.run_plan
+
+        def run_plan(host: str, plan: Any, **options: Any) -> Any:
+            asked.append(plan.installation)
+            return genuine(host, plan, **options)
+
+        executor.run_plan = run_plan  # type: ignore[method-assign]
+        sent = executor.upload(HOST, local, f"{tmp_path}/far/image", installation="ab12cd34")
+        assert set(asked) == {"ab12cd34"}, "a helper is asked for the installation that the caller names"
         assert (sent.sha256, sent.sent, sent.resumed_from) == (digest, 1000, 0)
 
     def test_execute_direct(self, executor: RemoteExecutor) -> None:
