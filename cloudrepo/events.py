@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,9 @@ FILE_NAME = "events.jsonl"
 SCHEMA_VERSION = 1
 MIB = 1024**2
 POLL_S = 0.25
+LONGEST_TEXT = 500
+LARGEST_NUMBER = 10**18
+MOST_ENTRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,34 @@ class Event:
         return words in names
 
 
+def bounded(value: Any, depth: int = 4) -> Any:
+    """A plain value that takes no more than a part of a line: what people typed may be of any length.
+
+    Texts and numbers are cut with `…`, collections after so many entries, and what is nested deeper is a text.
+    """
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < LARGEST_NUMBER else f"a number of {value.bit_length()} bits"
+    if depth and isinstance(value, Mapping):
+        entries = list(value.items())[:MOST_ENTRIES]
+        return {_cut(str(key)): bounded(entry, depth - 1) for key, entry in entries} | _more(value)
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        entries = [bounded(entry, depth - 1) for entry in list(value)[:MOST_ENTRIES]]
+        return [*entries, *_more(value).values()]
+    return _cut(value if isinstance(value, str) else str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+def _more(value: Sized) -> dict[str, str]:
+    """What is said of the entries that are left out."""
+    left = len(value) - MOST_ENTRIES
+    return {"…": f"{left} more"} if left > 0 else {}
+
+
 class EventLog:
     """The log beside a state file. Several processes may append at once.
 
@@ -79,7 +110,8 @@ class EventLog:
     def record(self, what: str, *, who: str, about: str, outcome: str = "done", **details: Any) -> None:
         """Append one event. An event that cannot be written is logged: the work it tells of goes on."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        event = {"time": when, "who": who, "what": what, "about": about, "outcome": outcome, "details": details}
+        names = {"who": who, "what": what, "about": about, "outcome": outcome}
+        event = {"time": when, **bounded(names), "details": bounded(details)}
         line = json.dumps(event, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
         try:
             self._append(line)

@@ -42,6 +42,22 @@ def test_an_event_is_one_line_for_its_owner_alone(events: EventLog) -> None:
     assert json.dumps(event.to_json()).startswith('{"schema_version": 1, "time": "20')
 
 
+def test_what_people_typed_takes_no_more_than_a_part_of_a_line(events: EventLog) -> None:
+    deep: object = "x"
+    for _ in range(50):
+        deep = [deep]
+    events.record(
+        "create_slice", who="w" * 10**6, about="a" * 10**6, slice_name="n" * 10**6, wide=list(range(10**5)),
+        keys={"k" * 10**5 + str(n): "v" * 10**5 for n in range(100)}, deep=deep, number=10**5000, fine=[1, "two", None],
+    )  # fmt: skip
+    line = events.path.read_text()
+    assert len(line) < 40_000 and line.count("\n") == 1
+    [event] = events.read()
+    assert event.details["fine"] == [1, "two", None] and event.details["slice_name"] == "n" * 500 + "…"
+    assert event.details["wide"][-1] == "99980 more" and event.details["number"] == "a number of 16610 bits"
+    assert len(event.who) == len(event.about) == 501
+
+
 def test_a_line_that_a_crash_cut_spoils_no_other(events: EventLog) -> None:
     events.record("a", who="ann", about="vm 1")
     with events.path.open("a") as file:
