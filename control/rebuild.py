@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from cloudrepo.accounts import DEFAULT_USERS, hash_password
+from cloudrepo.contradictions import contradictions
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.images import DIRECTORY_PREFIX
 from cloudrepo.plan import ObserveFiles, Plan, Step
 from cloudrepo.probe import Host
 from cloudrepo.rebuilt import Rebuilt, candidates, rebuilt
 from cloudrepo.reconcile import Reconciler
+from cloudrepo.resources import HostState
 from control.context import Context, Record
 
 _QUOTA = 10
@@ -40,8 +42,8 @@ def rebuild(
         `set_aside` (the copy, or "").
 
     Raises:
-        CloudError: a host does not answer; nothing, or several installations were found; there are slices already.
-            Nothing was written.
+        CloudError: a host does not answer; two hosts contradict each other; nothing, or several installations were
+            found; there are slices already. Nothing was written.
     """
     context.db.refresh()
     _refuse_slices(context, force=force)
@@ -54,7 +56,9 @@ def rebuild(
     name = _choose(_with_disks(context, list(found.values()), names), installation)
     ours = [replace(host, installation=name) for host in found.values()]
     reconciler = Reconciler(context.site.executor, installation=name)
-    made = rebuilt(_all_answer(reconciler.observe(ours, is_broad=True)), context.settings.images.base_dir)
+    seen = _all_answer(reconciler.observe(ours, is_broad=True))
+    _refuse_contradictions(seen)
+    made = rebuilt(seen, context.settings.images.base_dir)
     set_aside = _set_aside(context) if force and context.db.data["slices"] else ""
     passwords = _write(context, made, chosen, name, force=force)
     context.db.save()  # whoever opens the file next finds one installation's in it
@@ -77,6 +81,18 @@ def _refuse_slices(context: Context, *, force: bool) -> None:
             evidence=", ".join(f"{each['slice_id']} ({each['name']})" for each in list(slices.values())[:5]),
             remedy="`--force` puts it aside and writes what the hosts show; `./cloud drift` says where they differ",
             code="rebuild.slices",
+        )
+
+
+def _refuse_contradictions(states: Mapping[str, HostState]) -> None:
+    """Of hosts that contradict each other one lies, or was copied. Which one, the records would have told."""
+    found = list(contradictions(states))
+    if found:
+        raise RefusedError(
+            f"the records are not rebuilt: {found[0].text}",
+            evidence="; ".join(one.text for one in found[1:4]),
+            remedy=f"Name with `--host` the hosts to believe, without {' or without '.join(found[0].hosts)}",
+            code="rebuild.contradiction",
         )
 
 

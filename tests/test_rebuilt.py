@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloudrepo.contradictions import Contradiction, contradictions
 from cloudrepo.naming import MANUAL, UNFINISHED
 from cloudrepo.rebuilt import ALWAYS_UNKNOWN, Rebuilt, rebuilt
 from cloudrepo.remembrance import remembered
@@ -142,6 +143,62 @@ def test_a_state_file_with_slices_is_put_aside_before_it_is_written_over(tmp_pat
     assert api.db.data["slices"]["1000"]["name"] == "mine"
     aside = Path(report["set_aside"])
     assert "changed since" in aside.read_text() and aside.stat().st_mode & 0o777 == 0o600
+
+
+def bobs() -> dict[str, Any]:
+    """The same slice, and somebody else's."""
+    one = a_slice(owner="bob")
+    for each in one["vms"]:
+        each["owner"] = "bob"
+    return one
+
+
+def on_two_hosts(first: dict[str, Any], second: dict[str, Any]) -> list[Any]:
+    """What is contradictory about two VMs of slice 1000, by what each host's mark files say of it."""
+    states = {
+        WORKER: HostState([disk(first, first["vms"][0])]),
+        OTHER: HostState([disk(second, second["vms"][1])]),
+    }
+    return list(contradictions(states))
+
+
+def test_hosts_that_agree_contradict_nothing() -> None:
+    assert on_two_hosts(a_slice(), a_slice()) == []
+    one = a_slice()
+    twins = HostState([disk(one, one["vms"][0]), disk(bobs(), bobs()["vms"][0])])
+    assert list(contradictions({WORKER: twins})) == [], "what one host says twice is told by `rebuilt`"
+
+
+def test_hosts_that_disagree_on_an_owner_are_both_named() -> None:
+    [found] = on_two_hosts(a_slice(), bobs())
+    assert found.text == f"slice 1000 is ann's by VM 1001 on {WORKER}, and bob's by VM 1002 on {OTHER}"
+    assert found.hosts == (WORKER, OTHER)
+
+
+def test_equal_macs_on_two_hosts_are_both_named() -> None:
+    other = a_slice()
+    mac = other["vms"][0]["interfaces"][1]["mac"]
+    other["vms"][1]["interfaces"][0]["mac"] = mac
+    [found] = on_two_hosts(a_slice(), other)
+    assert found.text == f"the MAC {mac} is that of VM 1001 on {WORKER} and of VM 1002 on {OTHER}"
+
+
+def test_what_contradicts_itself_is_not_rebuilt_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = orchestrator(tmp_path)
+    done, made = api.create_slice("admin", "lab")
+    assert done, made
+    for name in ("one", "two"):
+        assert api.add_vm_to_slice("admin", made["slice_id"], name, "cirros", 1, False)[0]
+    done, deployed = api.deploy_slice("admin", made["slice_id"])
+    assert done, deployed
+    before = copy.deepcopy(api.db.data["slices"])
+    invented = Contradiction(text="a and b", hosts=("a", "b"))
+    monkeypatch.setattr("control.rebuild.contradictions", lambda states: [*contradictions(states), invented])
+    done, message = api.state_rebuild(installation=api.site.installation, force=True)
+    assert not done and "the records are not rebuilt: a and b" in message and "without a or without b" in message
+    assert message.code == "rebuild.contradiction" and api.db.data["slices"] == before
 
 
 def test_two_installations_on_the_hosts_must_be_told_apart(tmp_path: Path) -> None:
