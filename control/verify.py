@@ -149,6 +149,7 @@ class _Proof:
             hosts=sorted({*self.context.db.data["workers_list"], self.node}),
             uplink=settings.network.uplink,
             cidr=settings.internet.cidr,
+            denied=settings.network.deny,
         )
 
     def _judged(self, run: wire.Run, slice_id: int | None) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -104,8 +105,17 @@ def test_hosts_and_the_gateway_itself_must_not_answer_guests() -> None:
     assert silent == {
         *(f"IPv4 to the host {ip}" for ip in AROUND.hosts),
         "UDP to the gateway itself",
+        "IPv4 to 169.254.0.1 in 169.254.0.0/16, which is denied",
+        "IPv4 to 192.168.7.9 in 192.168.7.9/32, which is denied",
     }
     assert {one.kind for one in sent() if one.sender is A and one.shape.answer} == {"ping", "ping of full size"}
+
+
+def test_of_each_denied_network_an_address_is_tried_that_nothing_else_tries() -> None:
+    around = replace(AROUND, denied=("10.0.10.0/30", "192.0.2.0/29", "10.0.10.1/32", "10.9.0.0/16", "10.9.0.0/16"))
+    assert list(around.closed()) == [("192.0.2.2", "192.0.2.0/29"), ("10.9.0.1", "10.9.0.0/16")]
+    denied = [one for one in sent() if "denied" in one.kind]
+    assert {one.sender for one in denied} == {C, D} and all(one.frame[14 + 8] == 2 for one in denied)
 
 
 def test_each_nic_asks_for_its_address_by_a_number_of_its_own() -> None:

@@ -78,6 +78,7 @@ AROUND = Outside(
     uplink=UPLINK,
     uplink_ip=UPLINK_IP,
     cidr="10.60.7.0/24",
+    denied=("169.254.0.0/16", "192.168.7.9/32"),
 )
 STRANGER: Ear = (W2, "tap_other")
 TRUNKS = tuple((ip, "eth1") for ip in (W1, W2, NODE))

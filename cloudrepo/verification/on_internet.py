@@ -60,6 +60,9 @@ def _closed(nic: Nic, gateway: Nic, outside: Outside) -> Iterator[Shape]:
     for ip in outside.hosts:
         make = shapes.udp(nic, gateway.mac, ip)
         yield Shape(kind=f"IPv4 to the host {ip}", make=make, hearers=here, answer=False)
+    for ip, network in outside.closed():
+        make = shapes.udp(nic, gateway.mac, ip, hops=DIES_AT_NEXT_HOP)
+        yield Shape(kind=f"IPv4 to {ip} in {network}, which is denied", make=make, hearers=here, answer=False)
     make = shapes.udp(nic, gateway.mac, gateway.ip)
     yield Shape(kind="UDP to the gateway itself", make=make, hearers=here, answer=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ class Outside:
         uplink: the network node's way to the internet; None = there is none, or nobody needs it.
         uplink_ip: the node's address there.
         cidr: the subnet of VLAN 400.
+        denied: networks that the settings keep from guests.
     """
 
     hosts: Sequence[str] = ()
@@ -30,6 +32,17 @@ class Outside:
     uplink: Ear | None = None
     uplink_ip: str = ""
     cidr: str = ""
+    denied: Sequence[str] = ()
+
+    def closed(self) -> Iterator[tuple[str, str]]:
+        """An address within each denied network, with the network; none that is tried anyway."""
+        tried = {*self.hosts, ELSEWHERE}
+        for text in dict.fromkeys(self.denied):
+            network = ipaddress.IPv4Network(text)
+            few = itertools.islice(network.hosts(), len(tried) + 1)
+            address = next((str(one) for one in few if str(one) not in tried), None)
+            if address is not None:
+                yield address, text
 
 
 def from_host(host: Nic, outside: Outside) -> Iterator[Shape]:

@@ -37,6 +37,7 @@ def build(
     hosts: Sequence[str],
     uplink: str,
     cidr: str,
+    denied: Sequence[str] = (),
 ) -> Stage:
     """Set the stage.
 
@@ -48,6 +49,7 @@ def build(
         hosts: addresses of all hosts of the cluster.
         uplink: the node's device to the internet, by the settings; "" = that of its default route.
         cidr: the subnet of VLAN 400.
+        denied: networks that the settings keep from guests.
     """
     present = [nic for nic in nics if nic.host in grounds and _number(grounds[nic.host], nic.device)]
     serving = list(_serving(services, node, grounds[node])) if node in grounds else []
@@ -63,6 +65,7 @@ def build(
         uplink=(node, way_out) if at_uplink is not None else None,
         uplink_ip=at_uplink.address if at_uplink is not None else "",
         cidr=cidr,
+        denied=tuple(denied),
     )
     places = {place.ear: place for place in _places(present, serving, grounds, edges)}
     return Stage(

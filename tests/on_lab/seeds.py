@@ -251,6 +251,19 @@ def route_to_management(lesson: Lesson) -> Seed:
     )
 
 
+def denied_network(lesson: Lesson) -> Seed:
+    """The network node forwards guests to a network that the settings deny."""
+    rule = ("FORWARD", "-i", "gw_vlan400", "-d", "169.254.0.0/16", "-j", "ACCEPT")
+    return Seed(
+        host=NETWORK_NODE,
+        wrong=(("iptables", "-I", *rule),),
+        right=(("iptables", "-D", *rule),),
+        named=r"a:eth0 reaches .* and must not .IPv4 to 169\.254\.0\.1 in 169\.254\.0\.0/16, which is denied",
+        hop=rf"forwarding of {NETWORK_NODE}",
+        concerned=("which is denied",),
+    )
+
+
 def missing_flow(lesson: Lesson) -> Seed:
     """One flow is gone: that by which a NIC is heard."""
     end = lesson.end("a", "eth1")
@@ -328,6 +341,7 @@ SEEDS: dict[str, Callable[[Lesson], Seed]] = {
     "dead TAP": dead_tap,
     "NAT too wide": wide_nat,
     "route to management": route_to_management,
+    "denied network": denied_network,
     "missing flow": missing_flow,
     "flow of somebody else": foreign_flow,
     "flow table flushed": flushed,
