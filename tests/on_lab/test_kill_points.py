@@ -23,7 +23,6 @@ from on_lab.acting import ROOT, Actor
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record, differences, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 FIRST, SECOND = HOSTS[:2]
 ID = 1000

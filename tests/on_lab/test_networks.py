@@ -15,7 +15,6 @@ from lab.layout import INTERNET_IP, UPLINK_IP
 from on_lab.cluster import NETWORK_NODE, Cluster, Record, wait_until
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 TCP_BYTES = 3 * 1024 * 1024
 LEASE_S = 120
