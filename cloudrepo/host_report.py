@@ -49,6 +49,7 @@ class Report:
         servers: VLANs whose DHCP server runs; the network node alone says so.
         has_rules: the rules of VLAN 400 are in force; None = not said. The network node alone says so.
         flows: scopes whose flows are on the bridge, such as `1000` and `shared`; None = not said.
+        meters: numbers of the bridge's meters, where NICs have a rate; None = not said.
     """
 
     error: str = ""
@@ -63,6 +64,7 @@ class Report:
     servers: frozenset[int] = frozenset()
     has_rules: bool | None = None
     flows: frozenset[str] | None = None
+    meters: frozenset[int] | None = None
 
 
 def questions(host: Host) -> Plan:
@@ -76,6 +78,8 @@ def questions(host: Host) -> Plan:
         "machines": ObserveMachines(root=root, socket="qmp.sock"),
         "flows": Run(words=openflow.list_signs(host.bridge, first_cookie(host.installation)), timeout_s=5),
     }
+    if host.is_limited:
+        acts["meters"] = Run(words=openflow.list_meters(host.bridge), timeout_s=5)
     if host.is_network_node:
         acts["servers"] = ObserveServers(root=root, prefix="dhcp-")
         acts["rules"] = Run(words=iptables.save(), timeout_s=5)
@@ -102,6 +106,7 @@ def read(host: Host, answers: Mapping[str, StepResult]) -> Report:
         disk_free_gib=space.free / GIB if space else None,
         machines=_needed(host, answers, "machines", _machines),
         flows=_optional(answers, "flows", _scopes, may_be_empty=True),
+        meters=_optional(answers, "meters", lambda text: frozenset(openflow.parse_meters(text)), may_be_empty=True),
         has_rules=_optional(answers, "rules", lambda text: firewall.stands(text, host.installation), may_be_empty=True),
         servers=_needed(host, answers, "servers", _servers) if host.is_network_node else frozenset(),
     )
@@ -115,7 +120,7 @@ def ask_last_words(host: Host, vm_ids: Iterable[int]) -> Plan:
             label=f"read the last words of VM {vm_id}",
             act=Run(
                 words=("tail", "-c", str(LAST_WORDS), "--", f"{machine_dir(host.installation, vm_id)}/qemu.log"),
-                user=host.user,
+                user=host.user_of(vm_id),
                 timeout_s=5,
             ),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudrepo.link_switches import is_served
-from cloudrepo.naming import INTERNET_VLAN
+from cloudrepo.naming import INTERNET_VLAN, meter_number
 from cloudrepo.observations import Snapshot
 from cloudrepo.settings import Settings
 
@@ -67,6 +67,7 @@ class SliceRecord:
         vlans: that should stand on the network node.
         wired: workers where its flows should be, since machines of it are wired there.
         online: those of them with a machine on VLAN 400.
+        meters: by worker, those that hold back what its NICs send, where the settings say so.
         waits_for: hosts that did not answer an undo or a delete.
     """
 
@@ -77,6 +78,7 @@ class SliceRecord:
     vlans: frozenset[int] = frozenset()
     wired: frozenset[str] = frozenset()
     online: frozenset[str] = frozenset()
+    meters: Mapping[str, frozenset[int]] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
 
 
@@ -198,8 +200,18 @@ def _slice(record: Mapping[str, Any], is_free: Callable[[Mapping[str, Any]], boo
         vlans=frozenset(vlans) if is_running else frozenset(),
         wired=frozenset(ip for ip, vlan in wires if vlan is not None),
         online=frozenset(ip for ip, vlan in wires if vlan == INTERNET_VLAN),
+        meters=_meters(running),
         waits_for=tuple(record.get("pending", ())),
     )
+
+
+def _meters(vms: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[int]]:
+    found: dict[str, frozenset[int]] = {}
+    for vm in vms:
+        wired = [one["name"] for one in vm["interfaces"] if one["vlan_id"] is not None]
+        numbers = {number for name in wired if (number := meter_number(vm["vm_id"], name)) is not None}
+        found[vm["worker_ip"]] = found.get(vm["worker_ip"], frozenset()) | numbers
+    return found
 
 
 def hosts_of(data: Mapping[str, Any], slices: Iterable[SliceRecord], network_node: str) -> list[str]:

@@ -416,7 +416,8 @@ class _Pass:
     def _missing_flows(self, one: SliceRecord) -> list[str]:
         """Hosts that lost a slice's flows, or those of VLAN 400 that it needs, as when their switch was started anew.
 
-        A bridge that was closed lets nothing through there; that it was opened shows in the same way.
+        A meter that is gone took along the flows that name it. A bridge that was closed lets nothing through there;
+        that it was opened shows in the same way.
         """
         if not self.policy.recover:
             return []
@@ -429,7 +430,9 @@ class _Pass:
             if not report.error
             and report.flows is not None
             and (
-                (ip in wired and str(one.slice_id) not in report.flows) or (ip in online and SHARED not in report.flows)
+                (ip in wired and str(one.slice_id) not in report.flows)
+                or (ip in online and SHARED not in report.flows)
+                or (report.meters is not None and not one.meters.get(ip, frozenset()) <= report.meters)
             )
         ]
 

@@ -462,6 +462,35 @@ def test_hosts_that_lost_flows_get_them_again_and_that_is_told_once() -> None:
     assert (repair.hosts, world.told) == ((B,), ["slice.lost"])
 
 
+def test_a_meter_that_is_gone_is_brought_back_with_the_flows_that_went_with_it() -> None:
+    world = World(replace(slice_of(vm(), vlans=frozenset({100}), wired=frozenset({A})), meters={A: frozenset({7, 8})}))
+
+    def look(meters: set[int] | None) -> Decision:
+        found = None if meters is None else frozenset(meters)
+        return world.pass_(
+            15.0,
+            a=report({1001: alive()}, meters=found, flows=frozenset({"1000"})),
+            node=report(servers=frozenset({100})),
+        )
+
+    assert look({7, 8, 9}).repairs == look(None).repairs == (), "others' meters, and a host without a rate"
+    [repair] = look({7}).repairs
+    assert repair.hosts == (A,) and f"{A} lost the flows of its ports" in repair.why
+    assert world.told == ["slice.lost"]
+
+
+def test_the_meters_of_a_slice_are_those_of_its_wired_nics_that_run() -> None:
+    nics = [{"name": "eth0", "vlan_id": 400}, {"name": "eth1", "vlan_id": None}, {"name": "eth2", "vlan_id": 100}]
+    machines = [
+        {"vm_id": 1, "name": "a", "worker_ip": A, "status": "running", "interfaces": nics},
+        {"vm_id": 2, "name": "b", "worker_ip": A, "status": "running", "interfaces": nics[:1]},
+        {"vm_id": 3, "name": "c", "worker_ip": B, "status": "stopped", "interfaces": nics},
+    ]
+    record: dict[str, Any] = {"slice_id": 1000, "owner": "ann", "status": "running", "links": [], "vms": machines}
+    [one] = slices_of({"slices": {"1000": record}})
+    assert one.meters == {A: frozenset({256, 258, 512})}
+
+
 def test_flows_do_not_wait_for_the_network_node_but_with_the_setting_nothing_is_set() -> None:
     lost = report({1001: alive()}, flows=frozenset())
     [repair] = wired().pass_(a=lost, b=report({1002: alive()}), node=silent()).repairs
@@ -553,7 +582,7 @@ def test_what_the_records_say() -> None:
                 "vms": [
                     {
                         **{"vm_id": 1001, "name": "vm1", "worker_ip": B, "status": "running", "restart": "always"},
-                        "interfaces": [{"vlan_id": 400}],
+                        "interfaces": [{"name": "eth0", "vlan_id": 400}],
                     },
                     {"vm_id": 1002, "name": "vm2", "worker_ip": A, "status": "stopped", "interfaces": []},
                 ],
