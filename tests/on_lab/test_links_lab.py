@@ -196,7 +196,8 @@ def test_a_nic_sends_as_much_as_the_settings_say_and_drift_and_the_monitor_mend_
 
     def is_back() -> bool:
         watcher.look(threading.Event())
-        return all(not one["difference"] for one in cluster.ok("drift")["objects"])
+        report = cluster.ok("drift")
+        return bool(report["differences"] == 0 and report["unsettled"] == [])
 
     wait_until(is_back, 60, "the monitor has brought the meter back, and the flows that name it")
     watcher.close()
