@@ -104,6 +104,7 @@ def _tap(wanted: Tap, found: Tap) -> Iterator[Aspect]:
     yield from _differ("owner", wanted.user, found.user)
     yield from _state("state", wanted.is_up, found.is_up, "up", "down")
     yield from _state("the host", wanted.is_silent, found.is_silent, "silent on it", "answers on it")
+    yield from _state("the host's IPv6", wanted.has_ipv6, found.has_ipv6, "off on it", "on")
 
 
 def _port(wanted: Port, found: Port) -> Iterator[Aspect]:

@@ -70,6 +70,7 @@ FORWARD_SWITCH = "/proc/sys/net/ipv4/ip_forward"
 #: What a parser raises at an answer that is none: garbled, cut, or nested without end.
 NOT_UNDERSTOOD = json_text.NOT_UNDERSTOOD
 FORWARDING_DEVICES = ("grep", "-rs", "--include=forwarding", "1", "/proc/sys/net/ipv4/conf")
+OPEN_TO_IPV6 = ("grep", "-rs", "--include=disable_ipv6", "0", "/proc/sys/net/ipv6/conf")
 METERS, FEATURES = "meters", "meter features"  # questions
 FENCES = "fences"  # the question about them, and the runner's file
 
@@ -146,6 +147,7 @@ def questions(host: Host, *, is_broad: bool = False) -> tuple[Step, ...]:
         METERS: ("meters of the bridge", Run(words=openflow.list_meters(host.bridge))),
         "addresses": ("devices and addresses", Run(words=iproute.list_addresses())),
         "machines": ("machines", ObserveMachines(root=run_root(host.installation), socket="qmp.sock")),
+        "IPv6 devices": ("devices with IPv6", Run(words=OPEN_TO_IPV6, ok=(0, 1, 2))),  # 2: the host has no IPv6
         "disks": ("disks", ObserveDisks(root=host.disks_root, kept=KEPT)),
         "processes": ("processes", ObserveProcesses(names=(qemu.BINARY, dnsmasq.BINARY))),
     }
@@ -227,8 +229,9 @@ class _Reader:
         """TAPs but for the userspace datapath's internal ports, which are TAPs as well."""
         ports = (*bridge.ports, *bridge.elsewhere) if bridge else ()
         internal = {port.device for port in ports if port.is_internal and not port.device.startswith(TAP_PREFIX)}
+        with_ipv6 = self._parse("IPv6 devices", sightings.switched_devices)
         return [
-            tap
+            replace(tap, has_ipv6=tap.device in with_ipv6)
             for tap in self._parse("addresses", iproute.parse_taps)
             if tap.device not in internal and not tap.device.startswith((*VLAN_DEVICE_PREFIXES, DATAPATH_DEVICE))
         ]
@@ -316,7 +319,7 @@ class _Reader:
             return []
         comments = [words[words.index("--comment") + 1] for _, words in rules if "--comment" in words]
         mark = next((parse_mark(text) for text in comments), None) or Mark(self.host.installation, SHARED)
-        forwarding = self._parse("forwarding devices", _forwarding_devices)
+        forwarding = self._parse("forwarding devices", sightings.switched_devices)
         return [
             Firewall(
                 vlan_id=INTERNET_VLAN,
@@ -492,8 +495,3 @@ def _highest(text: str) -> int:
 
 def _whose(mark: Mark | None) -> str:
     return mark.installation if mark is not None else ""
-
-
-def _forwarding_devices(text: str) -> tuple[str, ...]:
-    """Devices from lines such as `/proc/sys/net/ipv4/conf/eth0/forwarding:1`; a name may hold a colon or a dot."""
-    return tuple(line.rpartition(":")[0].split("/")[-2] for line in text.splitlines() if line.endswith(":1"))

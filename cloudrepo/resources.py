@@ -67,6 +67,7 @@ class Tap(Resource):
 
     Attributes:
         is_silent: the host neither answers ARP on it nor has an address there.
+        has_ipv6: the host speaks IPv6 on it: then a guest's router advertisement gives it an address there.
         is_held: a process has it open. Nobody wishes that of a TAP; a machine needs it of its own (`Machine.lost`).
     """
 
@@ -76,6 +77,7 @@ class Tap(Resource):
     user: str
     is_up: bool = True
     is_silent: bool = True
+    has_ipv6: bool = False
     is_marked: bool = True
     is_held: bool = field(default=True, compare=False)
 

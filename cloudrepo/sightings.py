@@ -383,6 +383,12 @@ def parse_directories(text: str) -> list[str]:
     return [str(row["dir"]) for row in _rows(text)]
 
 
+def switched_devices(text: str) -> tuple[str, ...]:
+    """Devices from lines such as `/proc/sys/net/ipv4/conf/eth0/forwarding:1`; a name may hold a colon or a dot."""
+    lines = (line.rpartition(":") for line in text.splitlines())
+    return tuple(path.split("/")[-2] for path, _, value in lines if value in ("0", "1"))
+
+
 # -- reading ---------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ def answers(**changes: Any) -> dict[str, StepResult]:
         "ports": text("ovs-ports.txt"),
         "flows": text("ovs-flows.txt"),
         "addresses": text("ip-address.txt"),
+        "IPv6 devices": "/proc/sys/net/ipv6/conf/lo/disable_ipv6:0\n",
         "machines": "[]",
         "disks": "[]",
         "processes": "[]",
@@ -80,7 +81,7 @@ def seen(ip: str = NODE, **changes: Any) -> HostState:
 def test_a_worker_is_asked_less_than_the_network_node() -> None:
     asked = {ip: [step.name for step in probe.questions(host(ip))] for ip in (WORKER, NODE)}
     assert asked[WORKER] == [
-        *("ports", "flows", "meters", "addresses", "machines", "disks", "processes"),
+        *("ports", "flows", "meters", "addresses", "machines", "IPv6 devices", "disks", "processes"),
         *("controllers", "controllers beside cgroup1"),
     ]
     assert asked[NODE] == [
@@ -343,7 +344,7 @@ def test_a_namespace_that_could_not_be_looked_into_is_left_out() -> None:
 
 # ---------------------------------------------------------------------------------------- nonsense
 
-SWITCHES = ("forwarding", "forwarding devices")  # plain text: what is not in it is off
+SWITCHES = ("forwarding", "forwarding devices", "IPv6 devices")  # plain text: what is not in it is off
 NAMES = [step.name for step in probe.questions(host()) if step.name not in SWITCHES]
 NONSENSE = ["", "\n", "no such file", "[", "{}", "5", '"x"', "[5]", '[{"dir": 5}]', "[" * 100000, "null"]
 

@@ -174,6 +174,7 @@ stat '--format=%u %U' -- <home>
 date +%s.%N
 sshd -T -C user=<account>,host=<ip>,addr=<ip>,laddr=127.0.0.1,lport=<number>
 grep -rs --include=forwarding 1 /proc/sys/net/ipv4/conf
+grep -rs --include=disable_ipv6 0 /proc/sys/net/ipv6/conf
 grep -q '^ "disk": ' -- <store>/<disk>/mark.json
 
 ip -j -d address show

@@ -304,6 +304,9 @@ class ModelHost:
             case ("grep", "-rs", "--include=forwarding", "1", "/proc/sys/net/ipv4/conf"):
                 on = [key for key, value in self.switches.items() if key.endswith("/forwarding") and value == "1"]
                 return "".join(f"/proc/sys/{key}:1\n" for key in on)
+            case ("grep", "-rs", "--include=disable_ipv6", "0", "/proc/sys/net/ipv6/conf"):
+                keys = [f"net/ipv6/conf/{name}/disable_ipv6" for name in self.devices]
+                return "".join(f"/proc/sys/{key}:0\n" for key in keys if self.switches.get(key) != "1")
             case ("iptables-save",):
                 return self._save()
             case ("df", "-B1", "--output=size,avail", "--", *_):

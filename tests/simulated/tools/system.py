@@ -48,13 +48,14 @@ def sysctl(call: Call) -> Answer:
 
 
 def grep(call: Call) -> Answer:
-    """The two questions that are asked: forwarding by device, and a line in a mark file."""
+    """The questions that are asked: a switch by device, and a line in a mark file."""
     match call.words[1:]:
-        case ("-rs", "--include=forwarding", "1", "/proc/sys/net/ipv4/conf"):
+        case ("-rs", include, value, place) if place in ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf"):
+            begin, end = place.removeprefix("/proc/sys/net/") + "/", "/" + include.removeprefix("--include=")
             names = [
                 key
                 for key, holder in call.host.switches(call.space)
-                if key.startswith("ipv4/conf/") and key.endswith("/forwarding") and holder[key] == "1"
+                if key.startswith(begin) and key.endswith(end) and holder[key] == value
             ]
             out = "".join(f"/proc/sys/net/{name}:1\n" for name in names)
             return Answer(out=out, status=FOUND if out else NOT_FOUND)
