@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 
-from cloudrepo import limits, seed_image
+from cloudrepo import seed_image
 from cloudrepo.aspects import RUNNING
 from cloudrepo.commands import dnsmasq, iproute, iptables, openflow, ovs, python3, qemu
 from cloudrepo.diff import Change
 from cloudrepo.firewall import forwarding_for
 from cloudrepo.first_boot import Seed
-from cloudrepo.limit_acts import Confine, Release
+from cloudrepo.held_machines import hold, hold_again, release
 from cloudrepo.mended_disks import mend_disk
 from cloudrepo.naming import DRAFT, flow_cookie, machine_dir, run_root, server_dir
 from cloudrepo.plan import (
@@ -188,9 +188,7 @@ class StageBuilder:
         installation = self.host.installation
         for machine in away.of(Machine):
             if self.facts.controllers is not None:
-                release = Release(group=limits.group_of(installation, machine.vm_id))
-                label = f"forget the limits of VM {machine.vm_id}"
-                steps.append(Step(name=f"vm{machine.vm_id}:release", label=label, act=release))
+                steps.append(release(installation, machine))
             steps.append(self._clear(f"vm{machine.vm_id}", machine, machine_dir(installation, machine.vm_id)))
         for server in away.of(DhcpServer):
             steps.append(self._clear(f"dhcp{server.vlan_id}", server, server_dir(installation, server.vlan_id)))
@@ -408,8 +406,7 @@ class StageBuilder:
         if not seen.is_recorded:
             act: Act = WriteFile(path=f"{directory}/pid", text=f"{seen.pid} {seen.start}\n", mode=0o644)
             steps.append(Step(name=f"{lane}:pid", label=f"note the process of {name}", act=act, vm_id=machine.vm_id))
-        if machine.limits is not None and any(limits.differences(machine.limits, seen.limits)):
-            steps += self._confine(machine)
+        steps += hold_again(self.host.installation, machine, seen)
         if seen.status == FROZEN:
             act = SignalProcess(pid_file=f"{directory}/pid", token=machine.uuid, signal="CONT")
             steps.append(Step(name=f"{lane}:thaw", label=f"let {name} go on", act=act, vm_id=machine.vm_id))
@@ -420,18 +417,6 @@ class StageBuilder:
             act = Qmp(socket=f"{directory}/qmp.sock", commands=qemu.start_commands(machine), expect_uuid=machine.uuid)
             steps.append(Step(name=f"{lane}:run", label=f"{name} runs", act=act, vm_id=machine.vm_id))
         return steps
-
-    def _confine(self, machine: Machine) -> list[Step]:
-        if machine.limits is None:
-            return []
-        act = Confine(
-            pid_file=f"{machine_dir(self.host.installation, machine.vm_id)}/pid",
-            token=machine.uuid,
-            group=machine.limits.group,
-            limits=machine.limits.values,
-        )
-        label = f"limit what VM {machine.vm_id} uses"
-        return [Step(name=f"vm{machine.vm_id}:limit", label=label, act=act, vm_id=machine.vm_id)]
 
     def _start(self, machine: Machine, spec: MachineSpec) -> list[Step]:
         directory = machine_dir(self.host.installation, machine.vm_id)
@@ -451,7 +436,7 @@ class StageBuilder:
         return [
             *(self._seed(machine, spec.user, directory, spec.seed) if spec.seed is not None else ()),
             Step(name=f"{lane}:start", label=f"start {name}", act=act, vm_id=machine.vm_id),
-            *self._confine(machine),  # before it runs: what its guest uses then counts
+            *hold(self.host.installation, machine),  # before it runs: what its guest uses then counts
             Step(name=f"{lane}:run", label=f"{name} runs", act=told, vm_id=machine.vm_id),
         ]
 

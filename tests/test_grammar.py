@@ -157,7 +157,7 @@ def looks() -> Iterator[Plan]:
         yield Plan(
             installation=OURS, stages=(probe.first_question(one),), observe=probe.questions(one, is_broad=is_broad)
         )
-    yield host_report.questions(host(NODE))
+    yield from (host_report.questions(dataclasses.replace(host(NODE), is_limited=each)) for each in (False, True))
     yield host_report.ask_last_words(host(NODE), [1001, 7])
     yield worker_facts.probe(
         HostQuestion(installation=OURS, base_dir=BASE, bridge="br-int", user="ubuntu", is_network_node=True)

@@ -96,7 +96,7 @@ def test_what_is_not_limited_is_told_of_each_worker() -> None:
 def running(held: Limits | None) -> Machine:
     return Machine(
         vm_id=1001, uuid=machine_uuid(OURS, 1001), mark=mark(1000, 1001, "eth0"), pid=7, start=8, status="running",
-        limits=held,
+        plugged=("eth0",), limits=held,
     )  # fmt: skip
 
 
