@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli.first_boot import wish_of
 from cli.options import As, DryRun, Json, Slice, SliceOrAll, Vm
 from cli.screen import BAD, GOOD, Piece
 from cli.work import SliceWork, Work
@@ -24,20 +26,35 @@ def add(
     interfaces: Annotated[int, typer.Option("--interfaces", "-i", metavar="N", help="Data interfaces, from eth1.")] = 1,
     internet: Annotated[bool, typer.Option("--internet/--no-internet", help="Whether eth0 leads out.")] = False,
     image: Annotated[str, typer.Option(metavar="IMAGE", help="An added image instead of the flavor's.")] = "",
+    guest_user: Annotated[
+        list[str] | None, typer.Option("--guest-user", metavar="NAME", help="An account that its first boot makes.")
+    ] = None,
+    ssh_key: Annotated[
+        list[Path] | None, typer.Option("--ssh-key", metavar="FILE", help="Public keys that are let in.")
+    ] = None,
+    start_script: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What its guest runs at each start; see docs/first-boot.md.")
+    ] = None,
+    cloud_init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A cloud-init document of one's own for its first boot.")
+    ] = None,
     user: As = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Add a VM to a slice in design: its disk is made on the next worker with room."""
     work = SliceWork(context, NAME, slice, user, as_json=as_json)
+    told = wish_of(guest_user, ssh_key, start_script, cloud_init)
     if dry_run:
         from cli.plans import show_allocation
 
         wish = {"vm_name": name, "flavor_name": flavor, "data_interfaces_count": interfaces}
-        wish |= {"internet_enabled": internet, "image": image}
+        wish |= {"internet_enabled": internet, "image": image, "first_boot": told}
         return show_allocation(work, work.acting, "add_vm", wish, slice_id=work.slice_id)
     made = work.done(
-        work.api.add_vm_to_slice(work.acting, work.slice_id, name, flavor, interfaces, internet, image=image)
+        work.api.add_vm_to_slice(
+            work.acting, work.slice_id, name, flavor, interfaces, internet, image=image, first_boot=told
+        )
     )
     vm = next(one for one in work.view()["vms"] if one["vm_id"] == made["vm_id"])
     work.ids(vm["vm_id"])

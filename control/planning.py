@@ -113,7 +113,7 @@ def _made(
     if slice_id is None:
         raise RefusedError("Slice not found", code="slice.unknown")
     if kind == ADD_VM:
-        names = ("vm_name", "flavor_name", "data_interfaces_count", "internet_enabled", "image")
+        names = ("vm_name", "flavor_name", "data_interfaces_count", "internet_enabled", "image", "first_boot")
         wanted = VmWish(*(wish.get(name) for name in names))
         intent = design.reserve_vm(context, username, slice_id, wanted, data)
         vm = owned_vm(known_slice(data, username, slice_id), intent.vm_id)

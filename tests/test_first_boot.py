@@ -24,9 +24,13 @@ from cloudrepo.plan import Run
 from cloudrepo.resources import HostFacts, Machine
 from cloudrepo.settings import Settings
 from cloudrepo.stages import StageBuilder
+from crashing import Installation
 from fakes.orchestrator import orchestrator
+from test_cli_recovery import installation, run
 from vm_launcher import vm_resources
 from worlds import OURS, WORKER, host, vm
+
+__all__ = ["installation"]  # the fixture
 
 FACTS = HostFacts(datapath="system", has_bridge=True, uplinks=("trunk0",))
 UUID = machine_uuid(OURS, 1001)
@@ -276,6 +280,41 @@ def test_the_facade_takes_it_keeps_it_and_does_not_tell_it(tmp_path: Path) -> No
     fake: Any = api.executor
     sent = [step.name for _, plan in fake.plans for step in plan.steps if step.name.endswith(":seed")]
     assert sent == [f"vm{record['vm_id']}:seed"], "one VM has a seed, the other is as documented"
+
+
+def test_the_command_reads_files(
+    installation: Installation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, text in (("keys", f"# of the class\n{KEY}\n\n{public_key(comment='')}\n"), ("run.sh", "ls\n")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n")
+    (tmp_path / "none").write_text("# nothing\n")
+    (tmp_path / "odd").write_bytes(b"\xff")
+
+    def add(name: str, *words: str) -> tuple[int, str]:
+        status = run("vm", "add", "two", name, *words)
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    assert run("slice", "create", "two") == 0
+    keys, script = str(tmp_path / "keys"), str(tmp_path / "run.sh")
+    assert add("web", "--guest-user", "ann", "--ssh-key", keys, "--start-script", script)[0] == 0
+    assert add("plain")[0] == 0
+    record = next(one for one in installation.api.db.list_slices() if one["name"] == "two")
+    wish = {"users": ["ann"], "ssh_keys": [KEY, public_key(comment="")], "start_script": "ls\n"}
+    assert [vm.get("first_boot") for vm in record["vms"]] == [wish, None]
+    for words, said in (
+        (("--ssh-key", str(tmp_path / "private")), "that is a private key"),
+        (("--ssh-key", str(tmp_path / "none")), "There is no key in"),
+        (("--start-script", str(tmp_path / "odd")), "is not UTF-8 text"),
+        (("--cloud-init", str(tmp_path / "away")), "away"),
+        (("--cloud-init", keys), "cannot begin with '# of the class'"),
+        (("--cloud-init", keys, "--dry-run"), "cannot begin with '# of the class'"),
+    ):
+        status, told = add("bad", *words)
+        assert status == 1 and said in told, told
+    record = next(one for one in installation.api.db.list_slices() if one["name"] == "two")
+    assert len(record["vms"]) == 2
 
 
 def test_a_disks_mark_file_keeps_it_for_a_rebuild_and_another_one_is_refused() -> None:
