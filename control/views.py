@@ -57,8 +57,8 @@ def slice_view(record: Mapping[str, Any], snapshot: Snapshot | None = None) -> R
     """A slice with its VMs and links, the reason of an error and what is still pending.
 
     Each VM has, beside the documented keys, `observed` (what its host reported, None when that is not known),
-    `observed_reason`, `restart` (its own policy, or ""), `image` (the added image it is on, or "") and `error` (why
-    it was given up, or "").
+    `observed_reason`, `restart` (its own policy, or ""), `image` (the added image it is on, or ""), `first_boot` (what
+    it is told at its boot) and `error` (why it was given up, or "").
     """
     return {
         **{key: record.get(key) for key in _SLICE_KEYS},
@@ -77,6 +77,7 @@ def _vm_in_slice(record: Mapping[str, Any], snapshot: Snapshot | None) -> Record
         "observed_reason": seen.reason if seen is not None else "",
         "restart": record.get("restart", ""),
         "image": record.get("image", ""),
+        "first_boot": dict(record.get("first_boot", {})),
         "error": record.get("error", ""),
     }
 

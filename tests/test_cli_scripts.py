@@ -68,7 +68,9 @@ def commands_for_programs() -> Iterator[tuple[str, ...]]:
 
 
 PROGRAMS = list(commands_for_programs())
-FILES_ALONE = [("topology", "validate", "file")]  # no installation is needed for these
+FILES_ALONE = [
+    ("topology", name, "file") for name in ("validate", "draw", "convert")
+]  # no installation is needed for these
 
 
 def test_the_commands_for_programs_are_found() -> None:

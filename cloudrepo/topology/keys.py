@@ -43,12 +43,15 @@ _NODE: dict[str, Key] = {
     ),
     "worker": Key(Text("the address of a worker", r"[0-9.]+", address), "The worker it is placed on."),
     "restart": Key(Word(RESTART), "What the monitor does when it dies."),
-    "ssh_keys": Key(Texts(Text("a public SSH key", _KEY_TYPES)), "Public keys for its login, written at first boot."),
+    "users": Key(
+        Texts(Text("a user's name", r"[a-z_][a-z0-9_-]{0,31}")), "Accounts to make in it; see docs/first-boot.md."
+    ),
+    "ssh_keys": Key(Texts(Text("a public SSH key", _KEY_TYPES)), "Public keys that let people in to its accounts."),
     "cloud_init": Key(
         Nested(("mapping", "value"), {"type": ["object", "string"], "minLength": 1}),
         "User data for cloud-init, as a mapping or as text.",
     ),
-    "start": Key(Text("a script"), "A script that runs at first boot. Variables of this file are not put into it."),
+    "start": Key(Text("a script"), "A script that runs at each start. Variables of this file are not put into it."),
 }
 NODE: dict[str, Key] = {
     **_NODE,

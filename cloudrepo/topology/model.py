@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudrepo import first_boot
 from cloudrepo.link_switches import USUAL
 from cloudrepo.topology.mistakes import Place
 
@@ -40,7 +41,7 @@ class Node:
         interfaces: data interfaces; None = as its links need, and two more.
         worker: where it is placed; "" = anywhere.
         restart: what the monitor does when it dies; "" = as the setting says.
-        ssh_keys, cloud_init, start: what its first boot gets.
+        users, ssh_keys, cloud_init, start: what it gets at its boot; see docs/first-boot.md.
         place: where it stands in the file.
     """
 
@@ -51,15 +52,22 @@ class Node:
     interfaces: int | None = None
     worker: str = ""
     restart: str = ""
+    users: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
     cloud_init: Any = None
     start: str = ""
     place: Place = field(default=Place(1), compare=False)
 
     @property
-    def has_first_boot(self) -> bool:
-        """Whether it wants something of its first boot."""
-        return bool(self.ssh_keys or self.cloud_init or self.start)
+    def first_boot(self) -> dict[str, Any]:
+        """What it gets at its boot, as a VM's record keeps it.
+
+        Raises:
+            RefusedError: something of it is not possible.
+        """
+        return first_boot.checked(
+            users=list(self.users), ssh_keys=list(self.ssh_keys), start_script=self.start, cloud_init=self.cloud_init
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +100,8 @@ class Topology:
         nodes: its machines.
         links: its networks.
         source: the file's name, as people are to see it.
+        groups: by key of `nodes` as written, the machines it makes.
+        shapes: those of them that are a shape; `shape_group` is that of the file's own `shape`, or "".
     """
 
     name: str
@@ -99,6 +109,9 @@ class Topology:
     nodes: tuple[Node, ...] = ()
     links: tuple[Link, ...] = ()
     source: str = field(default="", compare=False)
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), compare=False)
+    shapes: frozenset[str] = field(default=frozenset(), compare=False)
+    shape_group: str = field(default="", compare=False)
 
     def node(self, name: str) -> Node | None:
         """The machine of a name."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping as AnyMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cloudrepo.errors import RefusedError
 from cloudrepo.topology import checks, ends, keys, patterns, shapes, tree, variables
 from cloudrepo.topology.keys import Key
 from cloudrepo.topology.mistakes import Mistakes, Place, meant
@@ -54,6 +55,7 @@ class _Reader:
         self.given = given
         self.nodes: dict[str, Node] = {}
         self.groups: dict[str, tuple[str, ...]] = {}  # as written: the names it makes
+        self.shapes: set[str] = set()
         self.links: list[Link] = []
 
     def topology(self, found: Tree) -> Topology | None:
@@ -82,6 +84,9 @@ class _Reader:
             type=str(_value(top, "type") or shape or "custom"),
             nodes=tuple(self.nodes.values()),
             links=tuple(self.links),
+            groups=tuple(self.groups.items()),
+            shapes=frozenset(self.shapes),
+            shape_group=DEFAULT_PREFIX if shape else "",
         )
 
     def _fields(self, mapping: Mapping, table: AnyMapping[str, Key], what: str) -> dict[str, Tree]:
@@ -147,6 +152,7 @@ class _Reader:
         made = [name for name in names if self._node(name, place, fields)]
         self.groups[written] = tuple(names)
         if shape and len(made) == len(names):
+            self.shapes.add(written)
             for wire in shapes.wires(shape, len(names)):
                 self.links.append(Link(ends=tuple(End(names[number]) for number in wire), place=place))
 
@@ -190,8 +196,12 @@ class _Reader:
             return False
         self._require_known(fields)
         keyed = {key: tree.plain(value) for key, value in fields.items() if key in keys.DEFAULTS}
-        ssh_keys = tuple(keyed.pop("ssh_keys", ()))
-        self.nodes[name] = Node(name=name, place=place, ssh_keys=ssh_keys, **keyed)
+        users, ssh_keys = (tuple(keyed.pop(key, ())) for key in ("users", "ssh_keys"))
+        node = self.nodes[name] = Node(name=name, place=place, users=users, ssh_keys=ssh_keys, **keyed)
+        try:
+            node.first_boot  # noqa: B018 - it refuses
+        except RefusedError as error:
+            self.mistakes.add(place, f"{name}: {error.brief}", error.remedy)
         return True
 
     def _require_known(self, fields: AnyMapping[str, Tree]) -> None:

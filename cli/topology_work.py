@@ -1,0 +1,179 @@
+"""`./cloud topology plan`, `apply`, `export`: a file and the slice that it is about."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cli import documents
+from cli.documents import NotDone
+from cli.screen import BAD, FAINT, GOOD, STRONG
+from cli.slices import NEW_OWNER
+from cli.text import count
+from cli.topology_files import read, source_of, text_of
+from cli.work import SliceWork, Work, questions
+from cloudrepo.topology.difference import REMOVE_LINK, REMOVE_VM, Action, Difference
+from cloudrepo.topology.model import Topology
+from cloudrepo.topology.reading import Known
+from control import topology as calls
+
+DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
+NAME = "topology"
+
+
+class FileWork(Work):
+    """A file at work: the user, the slice it is about, and what is between the two.
+
+    Args:
+        context: typer's.
+        file: its name, or `-`.
+        var: values of its variables.
+        slice: which slice, by id or name; "" = that of its name.
+        user: who acts; "" = the slice's owner, or the administrator for a new one.
+        replace: machines that may be made anew.
+        as_json: whether a document is wanted.
+
+    Raises:
+        CloudError: the file has mistakes, or the façade refuses.
+        NotDone: there is no such slice, or several.
+    """
+
+    def __init__(
+        self,
+        context: typer.Context,
+        file: str,
+        *,
+        var: list[str] | None,
+        slice: str,
+        user: str,
+        replace: Sequence[str],
+        as_json: bool,
+    ) -> None:
+        super().__init__(context, NAME, as_json=as_json)
+        self.topology = read(file, var, self._known(user))
+        record = self._slice(slice, user)
+        self.acting = user or (str(record["owner"]) if record is not None else NEW_OWNER)
+        slice_id = int(record["slice_id"]) if record is not None else None
+        self.plan = calls.plan(self.api, self.acting, self.topology, slice_id=slice_id, replace=replace)
+
+    def _known(self, user: str) -> Known:
+        """What there is here, so that a name that is not there is a mistake of the file."""
+        done, images = self.api.list_images(user or NEW_OWNER)
+        return Known(
+            flavors=tuple(self.installation.settings.flavors),
+            images=tuple(str(one["name"]) for one in images["images"]) if done else None,
+            workers=tuple(self.installation.db.data["workers_list"]),
+        )
+
+    def _slice(self, words: str, user: str) -> dict[str, Any] | None:
+        if words:
+            return self.installation.one_slice(words, user)
+        named = [one for one in self.installation.db.list_slices() if one["name"] == self.topology.name]
+        own = [one for one in named if one["owner"] == user] if user else named
+        return self.installation.one_slice(self.topology.name, user) if own else None
+
+    @property
+    def found(self) -> Difference:
+        """What is to be done."""
+        return self.plan.difference
+
+    def document(self, **more: Any) -> dict[str, Any]:
+        """What a program reads of it."""
+        view = self.plan.view
+        return {
+            "file": self.topology.source,
+            "name": self.topology.name,
+            "slice_id": view["slice_id"] if view is not None else None,
+            "actions": [action.to_dict() for action in self.found.actions],
+            "lost": list(self.found.lost),
+            **more,
+        }
+
+    def show(self) -> None:
+        """The actions, a line each."""
+        view = self.plan.view
+        about = f"slice {view['slice_id']}, which is {view['status']}" if view is not None else "a new slice"
+        actions = self.found.actions
+        if not actions:
+            self.screen.line((f"{self.topology.name} is as the file says ({about}).", GOOD))
+            return
+        self.screen.line((f"{self.topology.name}: {count(len(actions), 'change')} of {about}.", STRONG))
+        for action in actions:
+            self.screen.line(*_line(action))
+
+
+def _line(action: Action) -> tuple[tuple[str, str], str]:
+    is_removal = action.kind in (REMOVE_VM, REMOVE_LINK)
+    return ("  - ", BAD) if is_removal else ("  + ", GOOD), action.text
+
+
+def show_plan(work: FileWork) -> int:
+    """Show what `apply` would do; 2 when there is something."""
+    if work.found.refusals:
+        raise calls.refusal(work.topology, work.found)
+    if work.as_json:
+        documents.write({"command": NAME, **work.document(), "differences": len(work.found.actions)})
+    else:
+        work.show()
+    return DIFFERENCES if work.found.actions else DONE
+
+
+def apply(work: FileWork, *, deploy: bool, yes: bool) -> int:
+    """Do it, after a yes where something is lost."""
+    if work.found.refusals:
+        raise calls.refusal(work.topology, work.found)
+    removed = [action.node for action in work.found.actions if action.kind == REMOVE_VM]
+    if not work.as_json:
+        work.show()
+    if removed and not yes:
+        ask = questions(aside=work.as_json)
+        if not ask.yes(f"Remove {', '.join(removed)} with what is on their disks"):
+            raise NotDone("Nothing was changed.", code="unanswered")
+    told = (lambda action: None) if work.as_json else (lambda action: work.screen.line((f"  {action.text} …", FAINT)))
+    done = calls.apply(work.api, work.acting, work.topology, work.plan, told)
+    view: dict[str, Any] = work.done(work.api.get_slice(work.acting, done.slice_id))
+    if deploy and view["status"] in ("design", "stopped"):
+        call = work.api.deploy_slice if view["status"] == "design" else work.api.start_slice
+        work.done(call(work.acting, done.slice_id))
+        view = work.done(work.api.get_slice(work.acting, done.slice_id))
+    work.ids(done.slice_id)
+    document = work.document(done=len(done.done), status=view["status"])
+    if work.as_json:
+        return work.end({**document, "slice_id": done.slice_id})
+    if done.done or deploy:
+        work.screen.line((f"Slice {done.slice_id} ({view['name']}) is as the file says; it is {view['status']}.", GOOD))
+    if view["status"] == "design":
+        work.screen.line((f"`./cloud deploy {done.slice_id}` brings it up.", FAINT))
+    return DONE
+
+
+def export(work: SliceWork, output: Path | None, var: list[str] | None, *, pinned: bool) -> int:
+    """Write a slice as a file. One that is there is brought up to date, with its comments."""
+    from cloudrepo.topology import slices, writing
+
+    view = work.view()
+    topology = slices.topology_of(view, pinned=pinned)
+    left = slices.expressible(view, tuple(work.installation.settings.flavors))
+    text = _text(topology, output, var) if output is not None else writing.text_of(topology)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+        work.screen.line((f"Slice {work.slice_id} is in {output}.", GOOD))
+    elif not work.as_json:
+        sys.stdout.write(text)
+    for line in left:
+        work.screen.line(f"Not as it is: {line}.")
+    told = {"file": str(output) if output is not None else None, "text": text, "not_expressed": left}
+    return work.end(told)
+
+
+def _text(topology: Topology, output: Path, var: list[str] | None) -> str:
+    from cli.topology_files import given
+    from cloudrepo.topology import writing
+
+    if not output.exists():
+        return writing.text_of(topology)
+    return writing.updated(text_of(str(output)), topology, source_of(str(output)), given(var))
