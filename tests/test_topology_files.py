@@ -29,7 +29,7 @@ nodes:
   sw:
     interfaces: 5
     worker: 10.0.10.2
-    ssh_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGI ann@home]
+    ssh_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ann@home]
     start: |
       echo ${HOME}
 links:
@@ -56,7 +56,7 @@ def test_a_file_says_machines_and_networks() -> None:
     found = read(GOOD)
     assert (found.name, found.type, found.source) == ("two halves", "custom", "lab.cloud.yml")
     assert [node.name for node in found.nodes] == ["r1", "r2", "r3", "h1", "h2", "h3", "sw"]
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGI ann@home"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ann@home"
     assert found.node("sw") == Node(
         name="sw", flavor="cirros", interfaces=5, worker="10.0.10.2", ssh_keys=(key,), start="echo ${HOME}\n"
     )
@@ -282,6 +282,7 @@ def test_a_size_that_a_shape_does_not_have_is_refused(shape: str, size: int, sai
 
 # ── the schema ──────────────────────────────────────────────────────────────────────────────────────────
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ann@home"
 VALIDATOR = jsonschema.Draft202012Validator(keys.schema())
 
 
@@ -305,7 +306,8 @@ _NODE = {
     "interfaces": st.sampled_from([0, 7, 15, 16, -1, 2.5, True, "3"]),
     "worker": st.sampled_from(["10.0.10.1", "host", 10]),
     "restart": st.sampled_from(["never", "on-failure", "always", "", False]),
-    "ssh_keys": st.sampled_from([["ssh-rsa AAAA a@b"], [], ["x"], "ssh-rsa AAAA", [5]]),
+    "users": st.sampled_from([["ann"], ["ann", "bob"], "ann", ["A b"], []]),
+    "ssh_keys": st.sampled_from([[KEY], [], ["x"], "ssh-rsa AAAA", [5]]),
     "cloud_init": st.sampled_from([{"users": []}, "#cloud-config", "", [], 7]),
     "start": st.sampled_from(["true\n", "", 5, ["a"]]),
 }
@@ -340,7 +342,15 @@ DOCUMENTS = st.fixed_dictionaries(
     )
 )
 #: What only the checker can know: it is between the parts, or deeper than a pattern goes.
-_BEYOND_A_SCHEMA = ("needs", "need ", "end of two links", "twice an end", "a link has two ends", "no node")
+_BEYOND_A_SCHEMA = (
+    "needs",
+    "need ",
+    "end of two links",
+    "twice an end",
+    "a link has two ends",
+    "no node",
+    "cloud-init document",
+)
 
 
 @given(DOCUMENTS)

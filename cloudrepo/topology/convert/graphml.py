@@ -31,10 +31,10 @@ def convert(text: str, source: str) -> Converted:
     name = ""
     for graph in graphs:
         found = _data(graph, keys)
-        name = name or next((found[key] for key in ("label", "network", "name") if found.get(key)), "") or ""
+        name = name or next((found[key] for key in ("label", "Network", "name") if found.get(key)), "") or ""
         _leave(
             f"graph {graph.get('id') or ''}".strip(),
-            {k: v for k, v in found.items() if k not in ("network",)},
+            {k: v for k, v in found.items() if k.lower() != "network"},
             building,
         )
     for node in (one for one in root.iter() if _is(one, "node")):
@@ -64,12 +64,13 @@ def _is(element: ElementTree.Element, tag: str) -> bool:
 
 
 def _data(element: ElementTree.Element, keys: dict[str, str]) -> dict[str, str]:
-    """The data of an element by the name of its key, small; yEd's label is a `label`."""
+    """The data of an element by the name of its key; yEd's label is a `label`."""
     found: dict[str, str] = {}
     for one in element:
         if _is(one, "data"):
             key = one.get("key") or ""
-            name = (keys.get(key) or key).lower()
+            name = keys.get(key) or key
+            name = name.lower() if name.lower() in _NAMES else name
             label = next(_labels(one), None)
             found["label" if label is not None else name] = (label if label is not None else one.text or "").strip()
     return found
@@ -83,7 +84,7 @@ def _labels(data: ElementTree.Element) -> Iterator[str]:
 
 def _leave(where: str, found: dict[str, str], building: Building) -> None:
     for name, value in found.items():
-        if value and name not in (*_NAMES, *_DRAWN):
+        if value and name.lower() not in (*_NAMES, *_DRAWN):
             building.leave(where, f"its `{name}` has no counterpart")
 
 
