@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -35,6 +36,9 @@ _MODULES = (
 
 # Loaded when somebody first wants one: the kernel asks ``sbin/modprobe``, which has the same names.
 _ON_DEMAND = ("cdrom", "isofs", "llc", "stp", "bridge", "mrp", "garp", "8021q")
+
+# A signed module ends with the signature, twelve bytes about it (the last four are its size), and this.
+_SIGNED, _SIGNATURE_FACTS = b"~Module signature appended~\n", 12
 
 # Names under which the programs of busybox are found, beside those it installs itself.
 _FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "etc", "lib/modules", "root", "tmp")
@@ -97,14 +101,20 @@ def _add_modules(root: Path, tree: Path) -> None:
 
 
 def _unpack_module(source: Path, target: Path) -> None:
-    """Copy a module as the guest's insmod reads it: Ubuntu's are compressed."""
+    """Copy a module as the guest's insmod reads it: Ubuntu's are compressed. Its signature takes long to check."""
     tools = {".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"]}
-    tool = tools.get(source.suffix)
-    if tool is None:
-        shutil.copy2(source, target)
-        return
-    with target.open("wb") as out:
-        subprocess.run([*tool, str(source)], check=True, stdout=out)
+    tool = tools.get(source.suffix, ["cat"])
+    done = subprocess.run([*tool, str(source)], check=True, stdout=subprocess.PIPE)
+    target.write_bytes(unsigned(done.stdout))
+
+
+def unsigned(module: bytes) -> bytes:
+    """A kernel module without the signature at its end (linux/module_signature.h); any other file as it is."""
+    rest = module.removesuffix(_SIGNED)
+    if rest == module:
+        return module
+    (size,) = struct.unpack(">I", rest[-4:])
+    return rest[: -_SIGNATURE_FACTS - size]
 
 
 def _add_agent(root: Path, tree: Path) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from lab import packages
 from lab.cli import app
 from lab.errors import LabError
+from lab.initramfs import unsigned
 from lab.layout import Options, address_of
 from lab.machine import require_root
 from lab.namespaces import CHECKOUT
@@ -73,3 +74,10 @@ def test_a_spoiled_record_is_no_record(text: str, tmp_path: Path) -> None:
 def test_a_fresh_labs_database_is_the_shipped_one() -> None:
     assert default_database(Options()) == (CHECKOUT / "database.yaml").read_text(encoding="utf-8")
     assert "- 10.0.10.8\n" in default_database(Options(workers=8))
+
+
+def test_a_module_for_the_guest_has_no_signature_and_is_otherwise_the_same() -> None:
+    module, signature = b"\x7fELF a driver", b"PKCS7" * 100
+    facts = bytes(8) + len(signature).to_bytes(4, "big")
+    signed = module + signature + facts + b"~Module signature appended~\n"
+    assert unsigned(signed) == module == unsigned(module)
