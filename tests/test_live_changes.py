@@ -183,6 +183,25 @@ def test_a_vm_whose_worker_is_away_is_not_removed(tmp_path: Path) -> None:
     assert made.picture() == before and made.record() == record
 
 
+def test_a_disk_goes_only_when_all_others_have_let_go_of_its_vm(tmp_path: Path) -> None:
+    made = running(tmp_path)
+    record, disks = made.record(), {path for host in made.hosts.values() for path in host.files if "img" in path}
+    executor = made.api.context.site.executor
+    genuine = executor.run_plan
+
+    def run_plan(host: str, plan: Any, **options: Any) -> Any:
+        if host == FIRST and any(step.name.endswith(":plug") for step in plan.steps):
+            executor.run_plan = genuine
+            raise HostUnreachable(FIRST, "the connection was lost")
+        return genuine(host, plan, **options)
+
+    executor.run_plan = run_plan
+    assert "connection was lost" in made.refused("remove_vm", "admin", SLICE, 1002)
+    assert {path for host in made.hosts.values() for path in host.files if "img" in path} == disks
+    assert made.record()["links"] == record["links"] and made.states() == ("running", ["running"] * 3)
+    assert not differing(made), "it is there again"
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_crash_at_any_moment_leaves_what_a_repair_ends(name: str, tmp_path: Path) -> None:
     """The record says what should be, before the change or after it; what the monitor does by itself makes it so."""

@@ -172,6 +172,17 @@ def test_a_link_that_a_file_leaves_open_gives_way_to_one_that_names_its_interfac
     assert planned(made, read(text + "  - a:eth1 -- c\n")).actions == ()
 
 
+def test_networks_that_swap_an_interface_are_made_anew(tmp_path: Path) -> None:
+    made = Installation(tmp_path)
+    text = "version: 1\nname: x\nnodes: {h: {count: 3}}\nlinks:\n"
+    before = "  - [h1:eth1, h2:eth1, h3:eth1]\n  - [h1:eth2, h2:eth2, h3:eth2]\n"
+    after = "  - [h1:eth1, h2:eth1, h3:eth2]\n  - [h1:eth2, h2:eth2, h3:eth1]\n"
+    apply(made, read(text + before))
+    made.ok("deploy_slice", "admin", SLICE)
+    assert [words.partition(" ")[0] for words in apply(made, read(text + after))] == ["remove"] * 2 + ["link"] * 2
+    assert planned(made, read(text + after)).actions == () and not differing(made)
+
+
 def test_a_new_slice_is_whole_or_not_there(tmp_path: Path) -> None:
     made = Installation(tmp_path)
     with made.api.db.transaction() as data:
