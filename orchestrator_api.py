@@ -25,9 +25,6 @@ from control import (
     design,
     drift,
     handover,
-    hardening,
-    host_doctor,
-    host_mending,
     images,
     lifecycle,
     links,
@@ -44,6 +41,7 @@ from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
 from control.calls_for_scripts import CallsForScripts
 from control.context import Context
+from control.host_calls import HostCalls
 from database import Database
 from deployment_api import DeploymentAPI
 from models import Flavor
@@ -74,7 +72,7 @@ def build(state_path: str | os.PathLike[str] = "database.yaml", *, db: Database 
     return OrchestratorAPI(db, DeploymentAPI(executor), settings=settings)
 
 
-class OrchestratorAPI(CallsForScripts):
+class OrchestratorAPI(CallsForScripts, HostCalls):
     """The control plane: slices, VMs and links, from design to teardown.
 
     Args:
@@ -147,7 +145,8 @@ class OrchestratorAPI(CallsForScripts):
         """
         with self.db.transaction() as data:
             index = self.context.round_robin_index(data)
-            choice = placement.next_worker(list(data["workers_list"]), index, self.discovery.down())
+            workers, drained = list(data["workers_list"]), data.get(placement.DRAINED) or ()
+            choice = placement.next_worker(workers, index, self.discovery.down(), drained)
             self.context.advance_round_robin(data, choice.next_index)
             return choice.worker_ip
 
@@ -439,11 +438,6 @@ class OrchestratorAPI(CallsForScripts):
         return verify.to_dict(verify.verify(self.context, slice_id))
 
     @_answers
-    def doctor(self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None) -> Any:
-        """Prove the hosts before a class: `findings`, `hosts`, `vlans`, `seconds`; see docs/doctor.md for the keys."""
-        return host_doctor.look(self.context, hosts, vlans).to_dict()
-
-    @_answers
     def path(self, username: str, start: str, end: str) -> Any:
         """The hops from one NIC (`VM:IF`) to another, or to `gateway` or `dhcp`; see docs/verify.md for the keys."""
         return path.look(self.context, self._usable("path", username), username, start, end)
@@ -456,13 +450,6 @@ class OrchestratorAPI(CallsForScripts):
         return mending.mend(self.context, slice_id, progress=progress)
 
     @_changes
-    def doctor_fix(
-        self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None
-    ) -> Any:
-        """Set right on hosts what is ours to set right: as `doctor`, a second look, and `changed` and `failed`."""
-        return host_mending.mend(self.context, hosts, vlans)
-
-    @_changes
     def state_rebuild(
         self,
         hosts: Sequence[str] = (),
@@ -473,11 +460,6 @@ class OrchestratorAPI(CallsForScripts):
     ) -> Any:
         """Make the records anew from the hosts. Build a new façade afterwards: this one marks with the old name."""
         return rebuild.rebuild(self.context, hosts, installation=installation, force=force)
-
-    @_changes
-    def harden_worker(self, ip: str, *, username: str | None = None, admin: str = "", undo: bool = False) -> Any:
-        """Install the helper on a host, or take it away: `changed`, `warnings`. `admin` is an account that is root."""
-        return hardening.harden(self.context, ip, admin=admin, undo=undo)
 
     @_answers
     def cleanup_plan(self, host: str | None = None, *, username: str | None = None) -> Any:

@@ -25,6 +25,7 @@ from cli import (
     topology,
     users,
     vms,
+    worker_commands,
 )
 from cli.ask import Back, Leave
 from cli.documents import NotDone
@@ -54,13 +55,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-worker_app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
 app.add_typer(slice_commands.app)
 app.add_typer(draw.app)
 app.add_typer(plan_commands.app)
 app.add_typer(completion.app)
 app.add_typer(config.app, name="config")
-app.add_typer(worker_app, name="worker")
+app.add_typer(worker_commands.app, name="worker")
 app.add_typer(state.app, name="state")
 app.add_typer(slices.app, name="slice")
 app.add_typer(vms.app, name="vm")
@@ -74,7 +74,6 @@ AskHosts = Annotated[
     bool,
     typer.Option("--wait/--no-wait", envvar="CLOUDREPO_WAIT", help="Ask the workers first, or show what is known."),
 ]
-Address = Annotated[str, typer.Argument(metavar="IP", help="Its management address.")]
 
 
 def run(words: Sequence[str], before_write: BeforeWrite) -> int:
@@ -385,51 +384,6 @@ def state_rebuild(
 
     screen = talk(context, as_json=as_json)
     return rebuild_state(_installation(context), host or [], installation, screen, force=force, as_json=as_json)
-
-
-# -- workers -----------------------------------------------------------------------------
-
-
-@worker_app.command("add")
-def worker_add(context: typer.Context, ip: Address) -> int:
-    """Enrol a host: contact it, pin its key, learn what it is."""
-    from cli.workers import add_worker
-
-    return _status(add_worker(_installation(context), ip, Screen()))
-
-
-@worker_app.command("list")
-def worker_list(context: typer.Context, as_json: Json = False) -> int:
-    """Ask all workers what they are, and show them."""
-    from cli.workers import list_workers
-
-    return list_workers(Work(context, "worker", as_json=as_json))
-
-
-@worker_app.command("trust")
-def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
-    """Show the key of a host that is new or was installed anew, and pin it after a yes."""
-    from cli.workers import trust_worker
-
-    return _status(trust_worker(_installation(context), ip, Screen(), questions(), assume_yes=yes))
-
-
-@worker_app.command("harden")
-def worker_harden(
-    context: typer.Context,
-    ip: Address,
-    admin: Annotated[str, typer.Option(metavar="USER", help="Log in as this account, which is root there.")] = "",
-    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
-    show: Annotated[bool, typer.Option("--print", help="Print a script for root to run there instead.")] = False,
-    yes: Yes = False,
-) -> int:
-    """Install the helper on a host: its SSH account may then run that as root, and nothing else."""
-    from cli.workers import harden_worker, print_hardening
-
-    installation = _installation(context)
-    if show:
-        return _status(print_hardening(installation, ip, undo=undo))
-    return _status(harden_worker(installation, ip, Screen(), questions(), admin=admin, undo=undo, assume_yes=yes))
 
 
 # -- trying and testing --------------------------------------------------------------------

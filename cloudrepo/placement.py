@@ -12,6 +12,9 @@ from cloudrepo.settings import Settings
 from cloudrepo.state import all_slices
 from cloudrepo.validation import excerpt
 
+#: In the state: addresses of workers that get no new VMs, because somebody said so.
+DRAINED = "drained"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -35,18 +38,22 @@ def start_index(data: Mapping[str, Any], settings: Settings) -> int:
     return 0 if settings.scheduler.index == "memory" else int(data.get("placements", 0))
 
 
-def next_worker(workers: list[str], index: int, down: Collection[str] = ()) -> Choice:
-    """The documented order, `workers[index % n]`, without those known to be down; capacity is not asked.
+def next_worker(workers: list[str], index: int, down: Collection[str] = (), drained: Collection[str] = ()) -> Choice:
+    """The documented order, `workers[index % n]`, without those down or drained; capacity is not asked.
 
     Raises:
-        RefusedError: there is no worker, or all are down.
+        RefusedError: there is no worker, or all are down or drained.
     """
     _refuse_empty(workers)
     for offset in range(len(workers)):
         worker = workers[(index + offset) % len(workers)]
-        if worker not in down:
+        if worker not in down and worker not in drained:
             return Choice(worker, index + offset + 1)
-    raise _nowhere({worker: "down" for worker in workers})
+    raise _nowhere({worker: "down" if worker in down else _drained(worker) for worker in workers})
+
+
+def _drained(worker: str) -> str:
+    return f"drained (`./cloud worker drain {worker} --undo` ends that)"
 
 
 def choose_worker(
@@ -99,6 +106,8 @@ def lacks(
 ) -> str:
     """What keeps a worker from taking the VM, in words; empty when nothing does."""
     scheduler = settings.scheduler
+    if worker in (data.get(DRAINED) or ()):
+        return _drained(worker)
     if scheduler.network_node == "exclude" and worker == settings.network.node:
         return "the network node takes no VMs (scheduler.network_node)"
     record = data["workers"].get(worker)

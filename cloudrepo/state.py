@@ -298,8 +298,8 @@ def _entry(top: str, name: Any, value: Any, users: Mapping[str, Record]) -> Reco
 def _settle_top(data: Record, top: str) -> None:
     if not isinstance(top, str):
         raise ShapeError((top,), f"a key of the state is a text, found a {_kind(top)}")
-    if top == "workers_list":
-        data[top] = _workers_list(data.get(top))
+    if top in ("workers_list", "drained"):
+        data[top] = _addresses(top, data.get(top))
     elif top == REVISION and top in data:
         raise ShapeError((top,), "this key belongs to the store, which counts there by itself")
     elif top == "installation" and not _is_installation(data.get(top, "00000000")):
@@ -391,14 +391,14 @@ def _text(record: Mapping[str, Any], key: str, path: tuple[Any, ...]) -> None:
         raise ShapeError((*path, key) if key in record else path, f"{key}: a text is wanted, found {found}")
 
 
-def _workers_list(value: Any) -> list[str]:
+def _addresses(key: str, value: Any) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ShapeError(("workers_list",), f"a list of addresses is wanted, found a {_kind(value)}")
+        raise ShapeError((key,), f"a list of addresses is wanted, found a {_kind(value)}")
     for index, worker in enumerate(value):
         if not isinstance(worker, str) or not worker:
-            raise ShapeError(("workers_list", index), "an address is wanted")
+            raise ShapeError((key, index), "an address is wanted")
     return list(dict.fromkeys(value))
 
 

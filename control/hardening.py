@@ -64,10 +64,34 @@ def harden(context: Context, ip: str, *, admin: str = "", undo: bool = False) ->
     Raises:
         HostError: the host cannot be reached, the account is not root there, or the host cannot be prepared.
     """
+    message = encode("hardening", _request(context, ip, undo=undo))
+    remedy = (
+        f"name an account that is root there without a password: `./cloud worker harden {ip} --admin USER`; or "
+        f"have root run on the host what `./cloud worker harden {ip} --print` prints"
+    )
+    answer = ask_root(context, ip, message, admin=admin, remedy=remedy)
+    if "refused" in answer:
+        done = f"; done before: {', '.join(answer['changed'])}" if answer["changed"] else "; nothing was changed"
+        raise HostError(ip, "the host was not prepared", evidence=answer["refused"] + done, code="host.harden")
+    return answer
+
+
+def ask_root(context: Context, ip: str, message: bytes, *, admin: str, remedy: str) -> dict[str, Any]:
+    """Have a program run as root on a host, by sudo: its answer, with `changed` and `warnings`.
+
+    Args:
+        context: the installation.
+        ip: the host.
+        message: the program and what is asked of it.
+        admin: the account that is root there; "" = the SSH account.
+        remedy: what is said when the account is not root.
+
+    Raises:
+        HostError: the host cannot be reached, the account is not root there, or its answer cannot be understood.
+    """
     from remote_executor import RemoteExecutor  # slow to import, and seldom needed
 
     options = context.site.executor.options
-    message = encode("hardening", _request(context, ip, undo=undo))
     with RemoteExecutor(
         admin or options.user,
         settings=context.settings,
@@ -76,11 +100,7 @@ def harden(context: Context, ip: str, *, admin: str = "", undo: bool = False) ->
         config_file=options.config_file,
         privilege="sudo",
     ) as executor:
-        answer = _ask(executor, ip, message, admin)
-    if "refused" in answer:
-        done = f"; done before: {', '.join(answer['changed'])}" if answer["changed"] else "; nothing was changed"
-        raise HostError(ip, "the host was not prepared", evidence=answer["refused"] + done, code="host.harden")
-    return answer
+        return _ask(executor, ip, message, remedy)
 
 
 def _read(ip: str, line: bytes) -> dict[str, Any]:
@@ -96,7 +116,7 @@ def _read(ip: str, line: bytes) -> dict[str, Any]:
     return dict(answer)
 
 
-def _ask(executor: RemoteExecutor, ip: str, message: bytes, admin: str) -> dict[str, Any]:
+def _ask(executor: RemoteExecutor, ip: str, message: bytes, remedy: str) -> dict[str, Any]:
     """Send the message and read the one line that answers it."""
     stream = executor.transport.open_message(ip, message)
     out, err, until = b"", b"", time.monotonic() + PATIENCE_S
@@ -110,8 +130,5 @@ def _ask(executor: RemoteExecutor, ip: str, message: bytes, admin: str) -> dict[
     finally:
         stream.close()
     if error.code == "host.sudo":
-        error.remedy = (
-            f"name an account that is root there without a password: `./cloud worker harden {ip} --admin USER`; or "
-            f"have root run on the host what `./cloud worker harden {ip} --print` prints"
-        )
+        error.remedy = remedy
     raise error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cloudrepo import leadership, link_ends, link_switches, permissions, screen_password
+from cloudrepo import leadership, link_ends, link_switches, permissions, placement, screen_password
 from cloudrepo.errors import RefusedError
 from cloudrepo.naming import machine_dir
 from cloudrepo.observations import SUSPECT, UP, Snapshot, WorkerView
@@ -226,6 +226,7 @@ def _worker(
         "reason": reasons.get(ip, ""),
         "load": _load(seen) if seen is not None and seen.state == UP else None,
         "is_listed": is_listed,
+        "is_drained": ip in (data.get(placement.DRAINED) or ()),
         "is_network_node": ip == context.settings.network.node,
         "vms": vms,
     }

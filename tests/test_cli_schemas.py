@@ -118,7 +118,11 @@ STORY: tuple[tuple[str, str, int], ...] = (
     ("state check", "", 0),
     ("state history", "", 0),
     ("state rebuild", "--force", 1),
+    ("worker drain", "10.0.10.1", 0),
     ("worker list", "", 0),
+    ("worker drain", "10.0.10.1 --undo", 0),
+    ("worker drain", "10.9.9.9", 1),
+    ("worker remove", "10.9.9.9 --yes", 1),
     ("verify", "", 2),
 )
 

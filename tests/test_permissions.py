@@ -62,6 +62,8 @@ POLICY = {
     "drift_fix": "none none all",
     "state_rebuild": "none none all",
     "harden_worker": "none none all",
+    "drain_worker": "none none all",
+    "remove_worker": "none none all",
     "cleanup_plan": "none none all",
     "cleanup": "none none all",
     "list_users": "none all all",
@@ -129,6 +131,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "cleanup_plan",
         "cleanup",
     )
+    by_worker = ("harden_worker", "drain_worker", "remove_worker")
     slices = {name for name, rule in permissions.RULES.items() if rule.about == "slice"} - set(by_slice)
     return {
         **{name: (("me", *words), {}) for name, words in (by_slice | by_user).items()},
@@ -136,7 +139,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         **{name: (("me",), {}) for name in alone},
         **{name: ((), {"username": "me"}) for name in named},
         "allocate": (("me", "add_vm", {}), {"slice_id": slice_id}),
-        "harden_worker": (("10.0.10.1",), {"username": "me"}),
+        **{name: (("10.0.10.1",), {"username": "me"}) for name in by_worker},
         "login": (("me", PASSWORD), {}),
     }
 

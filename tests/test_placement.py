@@ -42,6 +42,16 @@ def test_a_worker_that_is_down_is_passed_over_without_favouring_its_neighbour() 
     assert given == [B, C, B, C]
 
 
+def test_a_drained_worker_gets_nothing_and_the_refusal_names_it() -> None:
+    drained = {**state(), "drained": [A, C]}
+    assert [choose_worker(drained, Settings(), SMALL, index).worker_ip for index in range(3)] == [B, B, B]
+    assert [next_worker([A, B, C], index, drained=[A, C]).worker_ip for index in range(3)] == [B, B, B]
+    with pytest.raises(RefusedError, match=f"{A}: drained .`./cloud worker drain {A} --undo` ends that"):
+        choose_worker({**state(), "drained": [A, B, C]}, Settings(), SMALL, 0)
+    with pytest.raises(RefusedError, match=f"{A}: drained .*{B}: down"):
+        next_worker([A, B], 0, down={B}, drained=[A])
+
+
 def test_no_worker_at_all() -> None:
     with pytest.raises(RefusedError, match="there is no worker"):
         next_worker([], 0)

@@ -97,6 +97,8 @@ def _row(worker: Mapping[str, Any]) -> list[Piece]:
     notes = ["network node"] if worker.get("is_network_node") else []
     if not worker.get("is_listed", True):
         notes.append("not in workers_list: no new VMs")
+    if worker.get("is_drained"):
+        notes.append("drained: no new VMs")
     assumed = worker.get("assumed") or ()
     if assumed:
         notes.append(f"assumed: {', '.join(assumed)}")

@@ -1,0 +1,100 @@
+"""`./cloud worker`: hosts come, are looked at, and go."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.installation import Installation
+from cli.options import Json, Yes
+from cli.screen import Screen
+from cli.work import Work, questions
+
+EXIT_FAILED = 1
+
+app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
+
+Address = Annotated[str, typer.Argument(metavar="IP", help="Its management address.")]
+
+
+def _installation(context: typer.Context) -> Installation:
+    return Work(context, "", as_json=False).installation
+
+
+def _status(ok: bool) -> int:
+    return 0 if ok else EXIT_FAILED
+
+
+@app.command("add")
+def worker_add(context: typer.Context, ip: Address) -> int:
+    """Enrol a host: contact it, pin its key, learn what it is."""
+    from cli.workers import add_worker
+
+    return _status(add_worker(_installation(context), ip, Screen()))
+
+
+@app.command("drain")
+def worker_drain(
+    context: typer.Context,
+    ip: Address,
+    undo: Annotated[bool, typer.Option("--undo", help="Place VMs there again.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Place no new VMs on a worker; what runs there goes on."""
+    from cli.worker_going import drain_worker
+
+    screen = Screen(sys.stderr if as_json else None)
+    return drain_worker(_installation(context), ip, screen, undo=undo, as_json=as_json)
+
+
+@app.command("remove")
+def worker_remove(
+    context: typer.Context,
+    ip: Address,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also with VMs there, which stay in the records, or when it is gone.")
+    ] = False,
+    as_json: Json = False,
+    yes: Yes = False,
+) -> int:
+    """Take a worker out of the installation, and what is ours from the host, after a yes."""
+    from cli.worker_going import remove_worker
+
+    screen, ask = Screen(sys.stderr if as_json else None), questions(aside=as_json)
+    return remove_worker(_installation(context), ip, screen, ask, force=force, as_json=as_json, assume_yes=yes)
+
+
+@app.command("list")
+def worker_list(context: typer.Context, as_json: Json = False) -> int:
+    """Ask all workers what they are, and show them."""
+    from cli.workers import list_workers
+
+    return list_workers(Work(context, "worker", as_json=as_json))
+
+
+@app.command("trust")
+def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
+    """Show the key of a host that is new or was installed anew, and pin it after a yes."""
+    from cli.workers import trust_worker
+
+    return _status(trust_worker(_installation(context), ip, Screen(), questions(), assume_yes=yes))
+
+
+@app.command("harden")
+def worker_harden(
+    context: typer.Context,
+    ip: Address,
+    admin: Annotated[str, typer.Option(metavar="USER", help="Log in as this account, which is root there.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print a script for root to run there instead.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Install the helper on a host: its SSH account may then run that as root, and nothing else."""
+    from cli.workers import harden_worker, print_hardening
+
+    installation = _installation(context)
+    if show:
+        return _status(print_hardening(installation, ip, undo=undo))
+    return _status(harden_worker(installation, ip, Screen(), questions(), admin=admin, undo=undo, assume_yes=yes))

@@ -1,0 +1,114 @@
+"""Workers that go: kept free of new VMs, taken out of the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.placement import DRAINED
+from cloudrepo.state import all_slices
+from cloudrepo.validation import excerpt
+from control import cleaning
+from control.context import Context, Record
+
+# -- going -------------------------------------------------------------------------------
+
+
+def drain(context: Context, ip: str, *, undo: bool = False) -> dict[str, Any]:
+    """Place no new VM on a worker, or place some again. What runs there goes on.
+
+    Returns:
+        `ip`, `is_drained`, `changed` (whether that is new) and `vms` (what is there).
+
+    Raises:
+        RefusedError: it is no worker of this installation.
+    """
+    with context.db.transaction() as data:
+        _require_listed(data, ip)
+        drained = [one for one in data.get(DRAINED) or () if one != ip]
+        was = len(drained) < len(data.get(DRAINED) or ())
+        data[DRAINED] = drained if undo else [*drained, ip]
+        return {"ip": ip, "is_drained": not undo, "changed": was == undo, "vms": _vms(data, ip)}
+
+
+def remove(context: Context, ip: str, *, force: bool = False) -> dict[str, Any]:
+    """Take a worker out of the installation, and what is ours from the host.
+
+    Args:
+        context: the installation.
+        ip: the worker.
+        force: also with VMs there, which stay in the records and on the host, or when it does not answer.
+
+    Returns:
+        `ip`, `removed` (what was taken from the host, a line each), `vms` (that are left there) and `left` (why
+        something of ours is still on the host, or "").
+
+    Raises:
+        RefusedError: it is no worker, there are VMs on it, or it does not answer.
+    """
+    before = drain(context, ip)
+    try:
+        _require_empty(before["vms"], ip, force=force)
+        removed, left = _cleaned(context, ip, before["vms"], force=force)
+        with context.db.transaction() as data:
+            vms = _vms(data, ip)
+            _require_empty(vms, ip, force=force)
+            data["workers_list"] = [one for one in data["workers_list"] if one != ip]
+            data[DRAINED] = [one for one in data.get(DRAINED) or () if one != ip]
+            data["workers"].pop(ip, None)
+    except CloudError:
+        if before["changed"]:
+            drain(context, ip, undo=True)
+        raise
+    context.site.executor.drop(ip)
+    return {"ip": ip, "removed": removed, "vms": vms, "left": left}
+
+
+def _require_listed(data: Mapping[str, Any], ip: str) -> None:
+    if ip not in data["workers_list"]:
+        known = ", ".join(data["workers_list"]) or "none"
+        raise RefusedError(f"{excerpt(ip)} is no worker", evidence=f"the workers are {known}", code="worker.unknown")
+
+
+def _require_empty(vms: list[Record], ip: str, *, force: bool) -> None:
+    if vms and not force:
+        named = ", ".join(f"{one['vm_id']} ({one['name']}, slice {one['slice_id']})" for one in vms[:10])
+        more = f" and {len(vms) - 10} more" if len(vms) > 10 else ""
+        raise RefusedError(
+            f"worker {ip} has VMs",
+            evidence=named + more,
+            remedy=f"Delete their slices first; `./cloud worker drain {ip}` keeps new ones away until then. With "
+            "--force it is taken out of the list all the same, and they stay in the records",
+            code="worker.used",
+            details={"vms": [one["vm_id"] for one in vms]},
+        )
+
+
+def _cleaned(context: Context, ip: str, vms: list[Record], *, force: bool) -> tuple[list[str], str]:
+    """What was removed of ours, and why something stays."""
+    if vms:
+        return [], "its VMs are there"
+    if ip == context.settings.network.node:
+        return [], "it is the network node (network.node in settings.yaml), and goes on with that"
+    found = cleaning.clean(context, ip)
+    if ip in found["unreachable"]:
+        reason = str(found["unreachable"][ip])
+        if force:
+            return [], reason
+        raise RefusedError(
+            f"what is ours on worker {ip} could not be removed",
+            evidence=reason,
+            remedy=f"Repair it and try again; if it will not come back: `./cloud worker remove {ip} --force`",
+            code="worker.unreachable",
+        )
+    return list(found["hosts"].get(ip, ())), ""
+
+
+def _vms(data: Mapping[str, Any], ip: str) -> list[Record]:
+    return [
+        {"vm_id": vm["vm_id"], "name": vm["name"], "slice_id": record["slice_id"], "owner": vm["owner"]}
+        for record in all_slices(data)
+        for vm in record["vms"]
+        if vm["worker_ip"] == ip
+    ]
