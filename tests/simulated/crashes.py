@@ -35,6 +35,7 @@ ACKNOWLEDGED = "acknowledged"  # a site of points: its caller has the answer
 CANNOT_BE_ROLLED_BACK = "recovery.disk"
 RESUME, ROLLBACK = "resume", "rollback"
 AGAIN, DELETE = "again", "delete"  # what comes after a clean-up, which no slice's record tells of
+REPEAT, DRIFT = "repeat", "drift"  # what comes after a link was set: its record says what is wanted from the first
 #: Of a slice's record, what an operation and its recovery must agree on.
 RECORD = ("status", "name", "owner", "topology_type", "vlan_pool_start", "vlan_pool_end", "links")
 VM = ("vm_id", "name", "worker_ip", "status", "interfaces", "vnc_port", "qcow_image")
@@ -97,9 +98,9 @@ class Case:
         return self.site if self.site in HOSTS else ""
 
 
-def call(name: str, *args: Any) -> Work:
+def call(name: str, *args: Any, **more: Any) -> Work:
     """A call of the façade, and then the orderly end of its process."""
-    return lambda api: _ended(api, name, *getattr(api, name)(USER, *args))
+    return lambda api: _ended(api, name, *getattr(api, name)(USER, *args, **more))
 
 
 def clean_up(api: OrchestratorAPI) -> Any:
@@ -318,6 +319,13 @@ def _crash(world: World, scenario: Scenario, case: Case) -> Crash:
 
 
 def _mend(world: World, scenario: Scenario, case: Case, crash: Crash, way: str) -> Iterator[str]:
+    if way == REPEAT:
+        repeated = Actor(world, scenario.work).result()
+        if not repeated or not repeated.get("done"):
+            yield f"it failed again: {repeated}"
+        yield from difference(scenario.after, look(world, scenario.slice_id))
+        yield from world.control.ask("violations")
+        return
     recovery = Actor(world, lambda api: _recover(api, scenario.slice_id, way)).result()
     if recovery is None or "crashed" in recovery:
         yield f"the recovery crashed: {recovery}"
@@ -350,6 +358,12 @@ def _recover(api: OrchestratorAPI, slice_id: int, then: str) -> dict[str, Any]:
         api.executor.close()
         api.db.close()
         return {"problems": problems, "said": str(payload), "did": then}
+    if then == DRIFT:
+        done, payload = api.drift_fix()
+        problems = [] if done and payload["after"]["differences"] == 0 else [f"drift: {payload}"]
+        api.executor.close()
+        api.db.close()
+        return {"problems": problems, "said": "", "did": ""}
     done, unfinished = api.unfinished_operations()
     problems = [] if done else [str(unfinished)]
     did = then if unfinished else ""

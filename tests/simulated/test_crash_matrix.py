@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator_api import OrchestratorAPI
-from simulated.crashes import AGAIN, DELETE, USER, Scenario, call, cases, clean_up, rehearse, run_all
+from simulated.crashes import AGAIN, DELETE, DRIFT, REPEAT, USER, Scenario, call, cases, clean_up, rehearse, run_all
 from simulated.world import Picture, World, install, open_installation
 
 CORES = len(os.sched_getaffinity(0))
@@ -69,6 +69,7 @@ class Stages:
             "start": (self.stopped, call("start_slice", self.slice_id)),
             "add": (self.designed, call("add_vm_to_slice", self.slice_id, "c", "cirros", 1)),
             "link": (self.unlinked, call(*link)),
+            "set link": (self.running, call("set_link", self.slice_id, 1, bridging="allowed", dhcp=False)),
             "remove one": (self.designed, call("remove_vm", *one)),
             "stop one": (self.running, call("stop_vm", *one)),
             "start one": (self.half, call("start_vm", *one)),
@@ -77,7 +78,8 @@ class Stages:
         # what has been deleted half can be started, not run on
         back = {"delete": self.stopped, "clean up": self.deleted}.get(name)
         scenario = rehearse(name, picture, self.slice_id, work, back=back)
-        ways = (AGAIN, DELETE) if name == "clean up" else scenario.ways
+        # the record of a link says what is wanted from its first moment; to set it again, or drift, brings it to hosts
+        ways = {"clean up": (AGAIN, DELETE), "set link": (REPEAT, DRIFT)}.get(name, scenario.ways)
         return replace(scenario, ways=ways, repeats=name in REPEATED)
 
 
@@ -87,7 +89,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
     yield Stages(tmp_path_factory.mktemp("stages"))
 
 
-REPEATED = ("remove one", "stop one", "start one", "clean up")
+REPEATED = ("remove one", "stop one", "start one", "set link", "clean up")
 OPERATIONS = ("deploy", "delete", "stop", "start", "add", *REPEATED)
 
 
