@@ -182,6 +182,15 @@ def test_a_process_is_put_into_its_group_once_the_limits_stand(tree: Path, proce
         assert held == {"group": found, "values": {"cpu.max": "200000 100000", "pids.max": "256"}}
 
 
+def test_a_process_that_has_just_been_started_has_no_words_yet(
+    tree: Path, process: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, genuine = iter([[""], [""], [""]]), runner.command_line
+    monkeypatch.setattr(runner, "command_line", lambda pid: next(said, None) or genuine(pid))
+    act = {"pid_file": process[1], "token": "token-of-ours", "group": GROUP, "limits": []}
+    assert runner.act_confine(act) == (0, "", "")
+
+
 def test_nobody_elses_process_is_confined_and_a_missing_file_is_an_error(tree: Path, process: tuple[int, str]) -> None:
     act = {"pid_file": process[1], "token": "another", "group": GROUP, "limits": []}
     assert runner.act_confine(act)[0] == 1

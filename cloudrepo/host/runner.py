@@ -1083,8 +1083,15 @@ def act_confine(act: Json) -> Answer:
     for name, value in act["limits"]:
         write_into(os.path.join(group, name), value)
     pid, start = read_pid_file(act["pid_file"])
-    if not proven(pid, start, act["token"]):
-        return 1, "", f"no process of ours is named in {act['pid_file']}"
+    until = time.monotonic() + 5.0
+    while True:
+        # who has just been started has no words for a moment: the kernel sets them after it closed what exec(2) closes
+        has_words = bool(command_line(pid)[:-1])
+        if proven(pid, start, act["token"]):
+            break
+        if pid <= 1 or has_words or not state_and_start(pid)[0] or time.monotonic() > until:
+            return 1, "", f"no process of ours is named in {act['pid_file']}"
+        time.sleep(LONGEST_WAIT_S)
     write_into(os.path.join(group, "cgroup.procs"), str(pid))
     return DONE, "", ""
 
