@@ -165,6 +165,11 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         return "Password changed"
 
     @_answers
+    def list_events(self, username: str, *, count: int = 40) -> Any:
+        """The last events about oneself and one's own; about everything for who may see others' slices."""
+        return views.events_for(self.context, username, count)
+
+    @_answers
     def list_users(self, username: str | None) -> Any:
         """Everybody with role, slices, and what is used of each quota; None acts as the operator, here and below."""
         return people.listed(self.context)

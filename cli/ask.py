@@ -1,86 +1,61 @@
-"""Questions to a person. Ctrl-C goes back to the menu, the end of the input leaves."""
+"""Questions to a person. Esc and Ctrl-C go back to the menu, the end of the input leaves."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TextIO
+from dataclasses import dataclass
+from typing import Protocol, TextIO
 
 from cli.screen import plain
 from cli.text import clean
 
-if TYPE_CHECKING:
-    from prompt_toolkit import PromptSession
+Option = tuple[str, str]
+"""What may be typed, and what it means."""
 
 
 class Back(Exception):
-    """Ctrl-C at a question: back to the menu; nothing was done."""
+    """Esc or Ctrl-C at a question: back to the menu; nothing was done."""
 
 
 class Leave(Exception):
     """The input has ended (Ctrl-D): leave."""
 
 
+def no_objection(_answer: str) -> str:
+    """Any answer will do."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What helps whoever types.
+
+    Attributes:
+        options: what may be typed; offered by Tab and the arrow keys.
+        check: why an answer cannot be used, shown while it is typed; an empty text when it can.
+        suggestion: what an empty line means, shown faintly where that is possible.
+        topic: questions of one topic share a history.
+    """
+
+    options: Sequence[Option] = ()
+    check: Callable[[str], str] = no_objection
+    suggestion: str = ""
+    topic: str = ""
+
+
+NO_HINTS = Hints()
+
+
 class Keyboard(Protocol):
     """Where answers come from."""
 
-    def read(self, prompt: str, *, secret: bool = False) -> str:
+    def read(self, prompt: str, *, secret: bool = False, hints: Hints = NO_HINTS) -> str:
         """One line, as typed; `secret` is not shown.
 
         Raises:
-            Back: on Ctrl-C.
+            Back: on Esc and Ctrl-C.
             Leave: on the end of the input.
         """
-
-
-class TerminalKeyboard:
-    """prompt_toolkit on a terminal; plain lines when the standard input is none.
-
-    Args:
-        on_screen: called once, when the first prompt is on the screen.
-        prompts: where prompts go; None = the standard output of the moment.
-    """
-
-    def __init__(self, on_screen: Callable[[], None] | None = None, *, prompts: TextIO | None = None) -> None:
-        self._on_screen = on_screen
-        self._prompts = prompts
-        self._session: PromptSession[str] | None = None
-
-    def read(self, prompt: str, *, secret: bool = False) -> str:
-        """See `Keyboard.read`."""
-        try:
-            if self._prompts is None and sys.stdin.isatty() and sys.stdout.isatty():
-                return self._edit(prompt, secret)
-            return self._read_plain(prompt)
-        except KeyboardInterrupt:
-            raise Back from None
-        except EOFError:
-            raise Leave from None
-
-    def _edit(self, prompt: str, secret: bool) -> str:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import DummyHistory
-
-        if self._session is None:
-            # Neither an editor nor suspension: the menu may be all that a person is allowed to use.
-            self._session = PromptSession(history=DummyHistory(), enable_open_in_editor=False, enable_suspend=False)
-        return self._session.prompt(prompt, is_password=secret, pre_run=self._shown)
-
-    def _read_plain(self, prompt: str) -> str:
-        prompts = self._prompts or sys.stdout
-        prompts.write(prompt)
-        prompts.flush()
-        self._shown()
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        prompts.write("\n")
-        return line.rstrip("\r\n")
-
-    def _shown(self) -> None:
-        if self._on_screen is not None:
-            action, self._on_screen = self._on_screen, None
-            action()
 
 
 class Ask:
@@ -92,56 +67,102 @@ class Ask:
     """
 
     def __init__(self, keyboard: Keyboard, *, to: TextIO | None = None) -> None:
-        self._keyboard = keyboard
+        self.keyboard = keyboard
         self._to = to
 
-    @classmethod
-    def aside(cls, to: TextIO) -> Ask:
-        """Questions on another stream, where the standard output is for programs."""
-        return cls(TerminalKeyboard(prompts=to), to=to)
-
-    def text(self, label: str, *, default: str = "", secret: bool = False) -> str:
+    def text(
+        self,
+        label: str,
+        *,
+        default: str = "",
+        secret: bool = False,
+        options: Sequence[Option] = (),
+        check: Callable[[str], str] = no_objection,
+        suggestion: str = "",
+        hint: Callable[[str], str] = no_objection,
+    ) -> str:
         """A line that is not empty; surrounding blanks are dropped, except from a secret.
 
-        `default` is shown in brackets and is what an empty line means.
+        Args:
+            label: the question.
+            default: shown in brackets; what an empty line means.
+            secret: show nothing of it.
+            options: what may be typed, for completion.
+            check: why an answer cannot be used; asked while it is typed, too.
+            hint: as `check`, but only shown while it is typed; the answer is taken.
+            suggestion: as `default`, but shown where the answer is typed, if the terminal can.
         """
         prompt = f"{label} [{clean(default)}]: " if default else f"{label}: "
+        hints = Hints(options, lambda typed: check(typed) or hint(typed), suggestion, label)
         while True:
-            answer = self._keyboard.read(prompt, secret=secret)
+            answer = self.keyboard.read(prompt, secret=secret, hints=hints)
             if not secret:
-                answer = answer.strip() or default
-            if answer:
+                answer = answer.strip() or default or suggestion
+            if not answer:
+                plain("Please type an answer, or Ctrl-C to go back.", to=self._to)
+                continue
+            why = check(answer)
+            if not why:
                 return answer
-            plain("Please type an answer, or Ctrl-C to go back.", to=self._to)
+            plain(why, to=self._to)
 
-    def number(self, label: str, *, default: int | None = None) -> int:
-        """A whole number."""
-        while True:
-            answer = self.text(label, default="" if default is None else str(default))
+    def number(
+        self,
+        label: str,
+        *,
+        default: int | None = None,
+        least: int | None = None,
+        most: int | None = None,
+        suggestion: int | None = None,
+    ) -> int:
+        """A whole number, within bounds if there are some."""
+
+        def check(answer: str) -> str:
             # isdecimal also takes other scripts' digits, which int() reads well; a sign is for the façade to refuse
-            if answer.removeprefix("-").isdecimal() and len(answer) < 20:
-                return int(answer)
-            plain(f"A whole number is needed here; found {answer!r}.", to=self._to)
+            if not answer.removeprefix("-").isdecimal() or len(answer) >= 20:
+                return f"A whole number is needed here; found {clean(repr(answer))}."
+            if least is not None and int(answer) < least:
+                return f"It is {least} at least; found {answer}."
+            return f"It is {most} at most; found {answer}." if most is not None and int(answer) > most else ""
 
-    def choice(self, label: str, options: Sequence[str]) -> int:
+        words = "" if default is None else str(default)
+        hint = "" if suggestion is None else str(suggestion)
+        return int(self.text(label, default=words, check=check, suggestion=hint))
+
+    def choice(self, label: str, options: Sequence[str], *, suggestion: int | None = None) -> int:
         """The index of the option a person chose by its number or its name."""
-        while True:
-            answer = self.text(label)
-            if answer.isdecimal() and 1 <= int(answer) <= len(options):
+
+        def place(answer: str) -> int | None:
+            if answer.isdecimal() and len(answer) < 20 and 1 <= int(answer) <= len(options):
                 return int(answer) - 1
-            if answer in options:
-                return options.index(answer)
-            plain(f"Please choose 1 to {len(options)}; found {answer!r}.", to=self._to)
+            return options.index(answer) if answer in options else None
+
+        def check(answer: str) -> str:
+            found = f"Please choose 1 to {len(options)}; found {clean(repr(answer))}."
+            return "" if place(answer) is not None else found
+
+        offered = [(str(number), words) for number, words in enumerate(options, 1)]
+        hint = "" if suggestion is None else str(suggestion + 1)
+        return place(self.text(label, options=offered, check=check, suggestion=hint)) or 0
 
     def yes(self, label: str, *, default: bool | None = None) -> bool:
         """Yes or no: y or n, also s (sí); without a default an answer is needed."""
         hint = {None: "y/n", True: "Y/n", False: "y/N"}[default]
+        hints = Hints((("y", "yes"), ("n", "no")), self._why_no_yes, topic="yes")
         while True:
-            answer = self._keyboard.read(f"{label} ({hint}): ").strip().casefold()
+            answer = self.keyboard.read(f"{label} ({hint}): ", hints=hints).strip().casefold()
             if not answer and default is not None:
                 return default
-            if answer in ("y", "yes", "s", "si", "sí"):
+            if answer in _YES:
                 return True
-            if answer in ("n", "no"):
+            if answer in _NO:
                 return False
             plain("Please answer y or n.", to=self._to)
+
+    @staticmethod
+    def _why_no_yes(answer: str) -> str:
+        return "" if answer.casefold() in (*_YES, *_NO) else "Please answer y or n."
+
+
+_YES = ("y", "yes", "s", "si", "sí")
+_NO = ("n", "no")

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.ask import Ask, TerminalKeyboard
+from cli.ask import Ask
 from cli.installation import BeforeWrite, Installation
+from cli.keyboard import TerminalKeyboard
 from cli.operation import run_operation
 from cli.progress import ProgressDisplay
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen

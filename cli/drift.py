@@ -58,21 +58,21 @@ def fix_drift(
     if not ok:
         raise NotDone(before)
     show_report(screen, before)
-    _warn_of_disks(screen, before)
+    warn_of_disks(screen, before)
     if before["differences"] and not assume_yes and not _agreed(ask, before["differences"]):
         raise NotDone("Nothing was changed. `--yes` sets it right without a question.", code="drift.refused")
     with ProgressDisplay(screen) as display:
         ok, answer = installation.api.drift_fix(slice_id, progress=display)
     if not ok:
         raise NotDone(answer)
-    _show_outcome(screen, answer)
+    show_outcome(screen, answer)
     if as_json:
         failed = [documents.error(f"{one['about']}: {one['error']}") for one in answer["failed"]]
         documents.write({"before": before, **answer}, wrong=next(iter(failed), _wrong(answer["after"])))
     return 1 if answer["failed"] else _status(answer["after"])
 
 
-def _warn_of_disks(screen: Screen, report: dict[str, Any]) -> None:
+def warn_of_disks(screen: Screen, report: dict[str, Any]) -> None:
     """An older state file put back knows nothing of the slices made since: their disks are orphans."""
     lost = sum((one["kind"], one["state"]) == ("disk", "orphan") for one in report["objects"])
     if lost:
@@ -120,7 +120,8 @@ def _show_object(screen: Screen, one: dict[str, Any]) -> None:
         screen.line((f"             {one['note']}", FAINT))
 
 
-def _show_outcome(screen: Screen, answer: dict[str, Any]) -> None:
+def show_outcome(screen: Screen, answer: dict[str, Any]) -> None:
+    """What became of setting right, and what is left."""
     fixed = sum(len(words) for one in answer["fixed"] for words in one["hosts"].values())
     screen.line((f"Set {count(fixed, 'object')} right.", GOOD))
     for one in answer["failed"]:

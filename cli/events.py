@@ -38,7 +38,7 @@ def show_events(
     if not last and not as_json:
         screen.line((f"Nothing{f' about {about}' if about else ''} is in {events.path}.", FAINT))
     for event in last:
-        _print(event, screen, as_json=as_json)
+        print_event(event, screen, as_json=as_json)
     return 0
 
 
@@ -46,7 +46,7 @@ def _follow(events: Iterator[Event], screen: Screen, as_json: bool) -> int:
     """Print what comes; a signal is how it ends, and nothing that programs must be told."""
     try:
         for event in events:
-            _print(event, screen, as_json=as_json)
+            print_event(event, screen, as_json=as_json)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except SystemExit as end:  # SIGTERM: see main
@@ -54,7 +54,8 @@ def _follow(events: Iterator[Event], screen: Screen, as_json: bool) -> int:
     return 0
 
 
-def _print(event: Event, screen: Screen, *, as_json: bool) -> None:
+def print_event(event: Event, screen: Screen, *, as_json: bool = False) -> None:
+    """One event on a line."""
     if as_json:
         documents.line(event.to_json())
         return

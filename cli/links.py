@@ -112,7 +112,7 @@ class _Work(SliceWork):
         Raises:
             NotDone: there is no such VM in the slice.
         """
-        from cli.screens.vms import find_vm
+        from cli.screens.context import find_vm
 
         name, _, interface = words.rpartition(":")
         vms = self.view()["vms"]

@@ -7,39 +7,27 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cli.ask import Ask, Back, Leave, TerminalKeyboard
+from cli.ask import Ask, Back, Leave
 from cli.installation import DEFAULT_WORKERS, BeforeWrite, Installation
+from cli.keyboard import TerminalKeyboard
 from cli.login import log_in
-from cli.operation import LeftRunning
 from cli.screen import FAINT, Screen, plain
 from cli.text import count, listing
 
 if TYPE_CHECKING:
     from cli.screens.context import Context
+    from cli.status_bar import StatusLine
     from control.watch import Watcher
     from health_monitor import HealthMonitor
     from worker_discovery import WorkerDiscovery
 
-ENTRIES: tuple[tuple[str, str, str], ...] = (
-    # number, words, function as module:name; loaded when it is chosen
-    ("1", "Cluster status", "cluster:cluster_status_menu"),
-    ("2", "Create Slice", "slices:create_slice_menu"),
-    ("3", "Add VM to Slice", "vms:add_vm_menu"),
-    ("4", "Create Link between VMs", "vms:create_link_menu"),
-    ("5", "View my Slices", "slices:view_slices_menu"),
-    ("6", "Deploy Slice", "deploy:deploy_slice_menu"),
-    ("7", "Delete Slice", "slices:delete_slice_menu"),
-    ("8", "Console", "consoles:console_menu"),
-    ("11", "Start Slice", "deploy:start_slice_menu"),
-    ("12", "Stop Slice", "deploy:stop_slice_menu"),
-    ("13", "Resume or roll back", "recovery:recovery_menu"),
-    ("14", "Link switches", "links:link_switches_menu"),
-    ("15", "Images", "images:images_menu"),
-    ("0", "Exit", ""),
-)
-
 
 BEGIN_S = 5.0
+EXIT_USAGE = 64
+NO_TERMINAL = (
+    "The menu needs a terminal, and there is none. One-shot commands do not: ./cloud deploy SLICE, ./cloud status; "
+    "./cloud --help lists them."
+)
 
 
 class CLI:
@@ -59,13 +47,14 @@ class CLI:
         self._discovery: WorkerDiscovery | None = None
         self._monitor: HealthMonitor | None = None
         self._watcher: Watcher | None = None
+        self._status: StatusLine | None = None
         self._may_watch = threading.Event()
 
     def run(self) -> int:
         """Log a person in and serve them until they leave.
 
         Returns:
-            The exit status: 0, or 1 when nobody logged in.
+            The exit status: 0, 1 when nobody logged in, 130 when work was left.
         """
         from cloudrepo import __version__
 
@@ -77,19 +66,15 @@ class CLI:
                 return 1
             self._open_workers()
             self._say_who_watches()
-            self._serve(account)
-            return 0
+            return self._serve(account)
         except Leave:
             plain()
             return 0
-        except LeftRunning:
-            plain()
-            plain("Left. Hosts end the step they are at; the next start shows what became of the slice.")
-            return 130
         finally:
             monitor.stop()
-            if self._watcher is not None:
-                self._watcher.close()
+            for one in (self._status, self._watcher):
+                if one is not None:
+                    one.close()
 
     # -- what runs beside the person -------------------------------------------------
 
@@ -170,43 +155,94 @@ class CLI:
 
     # -- the loop --------------------------------------------------------------------
 
-    def _serve(self, account: dict[str, Any]) -> None:
+    def _serve(self, account: dict[str, Any]) -> int:
+        from cli.operation import LeftRunning
         from cli.screens.context import Context
         from control.authority import Session
 
-        username, role = str(account["username"]), str(account["role"])
+        username = str(account["username"])
         self.installation.api.session = Session(username)  # no screen can act in another name
+        keyboard = self.ask.keyboard
         context = Context(
-            self.installation.api, username, self.screen, self.ask, role=role, save_error=self._save_error
+            self.installation.api,
+            username,
+            self.screen,
+            self.ask,
+            role=account["role"],
+            save_error=self._save_error,
+            can_leave=isinstance(keyboard, TerminalKeyboard) and keyboard.is_terminal,
         )
         self.screen.line(f"Welcome, {account['username']}. VMs: {account['used_vms']} of {account['quota_vms']}.")
-        self._attempt(_load("recovery:offer_recovery"), context)
+        try:
+            from cli.screens.recovery import offer_recovery
+
+            self._attempt(offer_recovery, context)
+            if isinstance(keyboard, TerminalKeyboard) and keyboard.is_terminal:
+                self._begin_status(context, keyboard)
+            self._loop(context)
+        except LeftRunning:
+            plain()
+            plain("Left. Hosts end the step they are at; the next start shows what became of the slice.")
+            return 130
+        return 0
+
+    def _begin_status(self, context: Context, keyboard: TerminalKeyboard) -> None:
+        from cli.status_bar import StatusLine
+
+        self._status = status = StatusLine(context)
+        status.start()
+        keyboard.status = lambda: status.text(self.screen.console.width)
+
+    def _loop(self, context: Context) -> None:
+        from cli.entries import entries_for, find, load
+        from cli.operation import LeftRunning
+        from cli.screens.work import may_leave, tell_of_ended
+
+        entries = entries_for(context.role)
+        options = [(entry.number, entry.words) for entry in entries]
+        unknown = "There is no {} in the menu."
+
+        def hint(typed: str) -> str:
+            return "" if find(entries, typed) else unknown.format(typed)
+
         while True:
-            self._show()
+            tell_of_ended(context)
+            self._show(context)
             try:
-                number = self.ask.text("Choose")
+                typed = self.ask.text("Choose", options=options, hint=hint)
+                entry = find(entries, typed)
+                if entry is not None and not entry.target:
+                    if not may_leave(context):
+                        continue
+                    self.screen.line("Goodbye.")
+                    return
             except Back:
                 self.screen.line()
                 self.screen.line("0 leaves. Nothing was changed.")
                 continue
             except Leave:
-                number = "0"
-            if number == "0":
+                if any(not work.is_over for work in context.work):
+                    raise LeftRunning from None
                 self.screen.line("Goodbye.")
                 return
-            self._choose(context, number)
+            if entry is None:
+                self.screen.line(unknown.format(typed))
+                continue
+            self._attempt(load(entry.target), context)
+            if self._status is not None:
+                self._status.refresh()
 
-    def _show(self) -> None:
+    def _show(self, context: Context) -> None:
+        from cli.entries import columns, entries_for
+
         self.screen.line()
-        for number, words, _function in ENTRIES:
-            self.screen.line(f"{number}. {words}")
-
-    def _choose(self, context: Context, number: str) -> None:
-        function = next((target for known, _words, target in ENTRIES if known == number), "")
-        if not function:
-            self.screen.line(f"There is no {number} in the menu.")
-            return
-        self._attempt(_load(function), context)
+        if self._status is not None and not self.screen.live:
+            self.screen.line(
+                (self._status.text(self.screen.console.width), FAINT)
+            )  # where nothing stands under a prompt
+        width = self.screen.console.width if self.screen.live else 0
+        for line in columns(entries_for(context.role), width):
+            self.screen.line(line)
 
     def _attempt(self, screen: Callable[[Context], None], context: Context) -> None:
         try:
@@ -219,16 +255,8 @@ class CLI:
             self.screen.line(("Back to the menu.", FAINT))
 
 
-def _load(target: str) -> Callable[[Context], None]:
-    import importlib
-
-    module, _, name = target.partition(":")
-    function: Callable[[Context], None] = getattr(importlib.import_module(f"cli.screens.{module}"), name)
-    return function
-
-
 def open_menu(before_write: BeforeWrite, *, may_decide: bool = True) -> int:
-    """Open the installation and its menu; the exit status.
+    """Open the installation and its menu; the exit status, 64 where there is no terminal.
 
     Args:
         before_write: called before anything writes the state file.
@@ -239,6 +267,9 @@ def open_menu(before_write: BeforeWrite, *, may_decide: bool = True) -> int:
     """
     from cloudrepo.errors import StateFileError
 
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(NO_TERMINAL, file=sys.stderr)
+        return EXIT_USAGE
     try:
         installation = Installation.open(before_write)
     except StateFileError as error:
@@ -246,7 +277,7 @@ def open_menu(before_write: BeforeWrite, *, may_decide: bool = True) -> int:
 
         ask = Ask(TerminalKeyboard())
         try:
-            if not may_decide or not sys.stdin.isatty() or not decide(error, Screen(), ask):
+            if not may_decide or not decide(error, Screen(), ask):
                 raise
         except (Back, Leave):
             plain()

@@ -1,17 +1,17 @@
-"""Operations that take time: run beside the screen, shown as they go, stopped by choice.
+"""Operations that take time: run beside the screen, shown as they go, stopped by choice, left running by another.
 
 Ctrl-C never touches a host. The first one means that no new step begins, and the person chooses what becomes
-of what was done; the second one leaves.
+of what was done; the second one leaves. Esc, in the menu, goes back to it and lets the work go on.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli.ask import Back, Leave
+from cli.background import LeftBehind, Result, Work
+from cli.keys import KeyWatch
 from cli.progress import ProgressDisplay
 from cli.screen import FAINT, GOOD
 from cloudrepo.interruption import Interruption
@@ -22,31 +22,14 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 ANSWERS = ("keep", "rollback")
 CALLS = {"resume": "resume", "rollback": "rollback", "apply": "apply_plan"}  # else VERB_slice
+STOPPABLE = "Esc leaves it running, Ctrl-C stops it."
+UNSTOPPABLE = "Esc leaves it running."
 
-Work = Callable[..., tuple[bool, Any]]
+Call = Callable[..., tuple[bool, Any]]
 
 
 class LeftRunning(Exception):
     """The second Ctrl-C: the person leaves; the hosts finish the step they are at and begin no other."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of an operation.
-
-    Attributes:
-        ok: whether it succeeded.
-        answer: the façade's words.
-        seconds: how long it took.
-        kept: what became of what was made when the person stopped it; None when they did not, or it was done already.
-        was_stopped: whether the person asked for its end, be it too late.
-    """
-
-    ok: bool
-    answer: Any
-    seconds: float
-    kept: bool | None = None
-    was_stopped: bool = False
 
 
 def run_operation(context: Context, verb: str, slice_id: int, **options: Any) -> bool:
@@ -59,28 +42,90 @@ def run_operation(context: Context, verb: str, slice_id: int, **options: Any) ->
         options: further ones of the façade's call.
 
     Returns:
-        Whether it succeeded.
+        Whether it succeeded; False also when it was left running.
 
     Raises:
         LeftRunning: on a second Ctrl-C.
     """
-    result = perform(context, verb, slice_id, **options)
+    try:
+        result = perform(context, verb, slice_id, **options)
+    except LeftBehind:
+        return False
     show_result(context, result)
     return result.ok
 
 
 def perform(context: Context, verb: str, slice_id: int, **options: Any) -> Result:
-    """Do it with a progress display; see `run_operation`."""
-    call: Work = getattr(context.api, CALLS.get(verb) or f"{verb}_slice")
-    stop = Interruption()
-    with ProgressDisplay(context.screen) as display:
-        work = _Work(lambda: call(context.username, slice_id, progress=display, stop=stop, **options))
+    """Do it with a progress display; see `run_operation`.
+
+    Raises:
+        LeftBehind: the person let it go on, and was told.
+        LeftRunning: on a second Ctrl-C.
+    """
+    call: Call = getattr(context.api, CALLS.get(verb) or f"{verb}_slice")
+    stop, display = Interruption(), ProgressDisplay(context.screen, hint=STOPPABLE if context.can_leave else "")
+    with display:
+        work = Work(
+            f"{verb} of slice {slice_id}",
+            lambda: call(context.username, slice_id, progress=display, stop=stop, **options),
+            display,
+            show=show_result,
+            stop=stop,
+            slice_id=slice_id,
+            may_keep=verb == "deploy",
+        )
+        return watch(context, work)
+
+
+def run_work(
+    context: Context, title: str, call: Callable[[ProgressDisplay], tuple[bool, Any]], show: Callable[[Any], None]
+) -> bool:
+    """Do something else that takes time, and show what it found.
+
+    Args:
+        context: the screen's surroundings.
+        title: what it is.
+        call: does it, and may tell its progress.
+        show: shows what it found.
+
+    Returns:
+        Whether it succeeded; False also when it was left running.
+    """
+
+    def tell(context: Context, result: Result) -> None:
+        show(result.answer) if result.ok else context.screen.complain(result.answer)
+
+    display = ProgressDisplay(context.screen, hint=UNSTOPPABLE if context.can_leave else "")
+    with display:
+        work = Work(title, lambda: call(display), display, show=tell)
         try:
-            ok, answer = _wait(context, work, stop, display, may_keep=verb == "deploy")
-        finally:
-            display.pause()
-    kept = stop.keep() if stop.is_set() and not ok else None
-    return Result(ok, answer, display.seconds, kept, was_stopped=stop.is_set())
+            result = watch(context, work)
+        except LeftBehind:
+            return False
+    work.tell(context, result)
+    return result.ok
+
+
+def watch(context: Context, work: Work) -> Result:
+    """Show work until it ends, or until the person leaves it.
+
+    Raises:
+        LeftBehind: the person let it go on, and was told.
+        LeftRunning: on a second Ctrl-C.
+    """
+    try:
+        answer = _wait(context, work)
+    except LeftBehind:
+        work.display.leave()
+        if work not in context.work:
+            context.work.append(work)
+        context.screen.line(f"It goes on: {work.title}. ", ("26 comes back to it.", FAINT))
+        raise
+    finally:
+        work.display.pause()
+    if work in context.work:
+        context.work.remove(work)
+    return work.result(answer)
 
 
 def show_result(context: Context, result: Result) -> None:
@@ -99,55 +144,29 @@ def show_result(context: Context, result: Result) -> None:
         context.screen.complain(result.answer)
 
 
-class _Work:
-    """A call in a thread of its own. A daemon, so that leaving does not wait for it."""
-
-    def __init__(self, call: Callable[[], tuple[bool, Any]]) -> None:
-        self._call = call
-        self._answer: tuple[bool, Any] | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="operation", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._answer = self._call()
-        except BaseException as error:
-            self._error = error
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the call has returned or failed."""
-        return self._answer is not None or self._error is not None
-
-    def answer(self, timeout_s: float) -> tuple[bool, Any] | None:
-        """What the call returned, or None when it has not yet."""
-        self._thread.join(timeout_s)
-        if self._error is not None:
-            raise self._error
-        return self._answer
+def _wait(context: Context, work: Work) -> tuple[bool, Any]:
+    """Wait for the end of the work; turn Ctrl-C into the choice, and Esc into going back."""
+    with KeyWatch(wanted=context.can_leave) as keys:
+        while True:
+            try:
+                answer = work.answer(POLL_S)
+                if answer is not None:
+                    return answer
+                if keys.is_leaving():
+                    raise LeftBehind
+            except KeyboardInterrupt:
+                if work.is_over:
+                    continue  # there is nothing left to stop
+                if work.stop is None:
+                    raise LeftBehind from None
+                if work.stop.is_set():
+                    raise LeftRunning from None
+                work.stop.set()
+                work.display.pause()
+                _choose(context, work.stop, may_keep=work.may_keep)
 
 
-def _wait(
-    context: Context, work: _Work, stop: Interruption, display: ProgressDisplay, *, may_keep: bool
-) -> tuple[bool, Any]:
-    """Wait for the end of the work; turn Ctrl-C into the choice."""
-    while True:
-        try:
-            answer = work.answer(POLL_S)
-            if answer is not None:
-                return answer
-        except KeyboardInterrupt:
-            if work.is_over:
-                continue  # there is nothing left to stop
-            if stop.is_set():
-                raise LeftRunning from None
-            stop.set()
-            display.pause()
-            _choose(context, stop, may_keep)
-
-
-def _choose(context: Context, stop: Interruption, may_keep: bool) -> None:
+def _choose(context: Context, stop: Interruption, *, may_keep: bool) -> None:
     """Ask what becomes of what was done; a second Ctrl-C here leaves."""
     context.screen.line("Stopping: the steps under way end, no new one begins. Ctrl-C again leaves at once.")
     if not may_keep:

@@ -38,7 +38,7 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
     if as_json:
         documents.write(found, wrong=_wrong(found))
     else:
-        _show(screen, found)
+        show_hops(screen, found)
     return WRONG if _wrong(found) is not None else 0
 
 
@@ -56,7 +56,8 @@ def _place(hop: dict[str, Any]) -> str:
     return f"{hop['name']} {hop['device']} on {hop['host']}: {hop['broken']}"
 
 
-def _show(screen: Screen, found: dict[str, Any]) -> None:
+def show_hops(screen: Screen, found: dict[str, Any]) -> None:
+    """The hops, and whether the way is as it should be."""
     for hop in found["hops"]:
         mark = ("broken  ", BAD) if hop["broken"] else ("whole   ", GOOD)
         place = (f"{hop['name']} {hop['device']}".strip(), STRONG)

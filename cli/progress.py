@@ -17,22 +17,40 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 16
 REFRESH_PER_S = 12  # a step's line is up within a tenth of a second
+EARLY = 3  # steps that must have ended before the rest is guessed from them
 
 
 class ProgressDisplay:
-    """A context manager; call it with each `Progress`, from any thread."""
+    """A context manager; call it with each `Progress`, from any thread.
 
-    def __init__(self, screen: Screen) -> None:
+    Args:
+        screen: where it is drawn.
+        hint: a line under the bars: which keys do what.
+    """
+
+    def __init__(self, screen: Screen, *, hint: str = "") -> None:
         self._screen = screen
+        self._hint = hint
         self._lock = threading.Lock()
         self._latest: dict[str, Progress] = {}
         self._ended: dict[str, int] = {}
         self._live: Live | None = None
+        self._is_left = False
         self._began = time.monotonic()
+        self._over: float | None = None
 
     def __enter__(self) -> ProgressDisplay:
         self._began = time.monotonic()
-        if self._screen.live:
+        self.show()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.pause()
+
+    def show(self) -> None:
+        """Draw, and go on drawing; also again, after it was left."""
+        self._is_left = False
+        if self._screen.live and self._live is None:
             from rich.live import Live
 
             self._live = Live(
@@ -43,10 +61,6 @@ class ProgressDisplay:
                 redirect_stderr=False,
             )
             self._live.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.pause()
 
     def pause(self) -> None:
         """Leave the last picture standing and draw no more, so that a question can be asked under it."""
@@ -54,10 +68,29 @@ class ProgressDisplay:
         if live is not None:
             live.stop()
 
+    def leave(self) -> None:
+        """Draw no more and say nothing; what is told is still taken note of."""
+        self._is_left = True
+        self.pause()
+
+    def end(self) -> None:
+        """The work has ended: time stands still."""
+        if self._over is None:
+            self._over = time.monotonic()
+
     @property
     def seconds(self) -> float:
-        """Time since the beginning."""
-        return time.monotonic() - self._began
+        """Time since the beginning, up to the end."""
+        return (self._over or time.monotonic()) - self._began
+
+    @property
+    def summary(self) -> str:
+        """How far it is in a few words: `12 of 40 steps, about 9 s left`."""
+        with self._lock:
+            ended, total = sum(self._ended.values()), sum(step.total for step in self._latest.values())
+            left = max((self._left_s(host) or 0.0 for host in self._latest), default=0.0)
+        steps = f"{ended} of {total} steps" if total else f"{self.seconds:.0f} s"
+        return f"{steps}, about {left:.0f} s left" if left else steps
 
     def __call__(self, step: Progress) -> None:
         """Take note of one step; prints it at once where nothing can be redrawn."""
@@ -65,31 +98,49 @@ class ProgressDisplay:
             self._latest[step.host] = step
             if step.done:
                 self._ended[step.host] = self._ended.get(step.host, 0) + 1
-            if self._live is None and not self._screen.live and step.done:
+            if self._live is None and not self._is_left and not self._screen.live and step.done:
                 place = f"{step.step}/{step.total}" if step.total else ""
                 mark = "" if step.ok else "FAILED "
                 line = f"{self.seconds:6.2f} s  {step.host:<12} {place:>7}  {mark}{step.label}"
                 self._screen.line((line, "" if step.ok else BAD))
 
+    def _left_s(self, host: str) -> float | None:
+        """Seconds that a host still needs, by what its steps took so far; None = too early to say, or done."""
+        ended, total = self._ended.get(host, 0), self._latest[host].total
+        if ended < EARLY or ended >= total:
+            return None
+        return self.seconds / ended * (total - ended)
+
     def _table(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 
+        fine = self._screen.unicode
         table = Table.grid(padding=(0, 2, 0, 0), expand=True)
         with self._lock:
             widest = max(map(len, self._latest), default=0)
-            for width in (widest, BAR_WIDTH, len("100/100")):
+            for width in (widest, BAR_WIDTH, len("100/100"), len("~1000 s")):
                 table.add_column(no_wrap=True, width=width)
-            table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+            table.add_column(no_wrap=True, overflow="ellipsis" if fine else "crop", ratio=1)
             for host in sorted(self._latest):
                 step = self._latest[host]
                 ended, total = self._ended.get(host, 0), max(step.total, 1)
                 style = BAD if step.done and not step.ok else GOOD if ended >= step.total else ""
                 filled = min(BAR_WIDTH, BAR_WIDTH * ended // total)
+                left = self._left_s(host)
+                bar = ("━" * filled, "━" * (BAR_WIDTH - filled)) if fine else ("#" * filled, "." * (BAR_WIDTH - filled))
                 table.add_row(
                     clean(host),
-                    Text("━" * filled, GOOD if style != BAD else BAD) + Text("━" * (BAR_WIDTH - filled), FAINT),
+                    Text(bar[0], GOOD if style != BAD else BAD) + Text(bar[1], FAINT),
                     f"{ended}/{step.total}",
+                    Text(f"~{left:.0f} s" if left is not None else "", FAINT),
                     Text(clean(step.label), style),
                 )
-        return table
+        if not self._latest:
+            table.add_row("", "", "", "", Text(f"{self.seconds:.0f} s", FAINT))
+        if not self._hint or self._over is not None:
+            return table
+        outer = Table.grid(expand=True)
+        outer.add_row(table)
+        outer.add_row(Text(self._hint, FAINT))
+        return outer

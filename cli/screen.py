@@ -24,6 +24,10 @@ FAINT = "dim"
 STRONG = "bold"
 
 
+#: What our own words use beyond ASCII, for a stream that takes no more.
+_PLAIN = str.maketrans({"└": "`", "─": "-", "…": "...", "“": '"', "”": '"', "—": "-", "·": "-", "↓": "Down", "↑": "Up"})
+
+
 class Screen:
     """Lines, tables and complaints on one stream.
 
@@ -66,8 +70,12 @@ class Screen:
         text = Text()
         for piece in pieces:
             words, style = (piece, "") if isinstance(piece, str) else piece
-            text.append(clean(words), style)
+            text.append(self._known(words), style)
         self.console.print(text, soft_wrap=True)
+
+    def _known(self, words: str) -> str:
+        """A text made clean, in characters that the stream takes."""
+        return clean(words) if self.unicode else clean(words).translate(_PLAIN)
 
     def heading(self, title: str) -> None:
         """A title with space above it."""
@@ -91,7 +99,7 @@ class Screen:
             table.add_column(heading, overflow="fold", no_wrap=place == 0)  # what a row is about stays in one piece
         for row in rows:
             cells = [(piece, "") if isinstance(piece, str) else piece for piece in row]
-            table.add_row(*(Text(clean(words), style) for words, style in cells))
+            table.add_row(*(Text(self._known(words), style) for words, style in cells))
         self.console.print(table)
 
 

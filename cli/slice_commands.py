@@ -17,7 +17,7 @@ from cli.text import count
 from cli.work import Work, questions
 
 if TYPE_CHECKING:
-    from cli.operation import Result
+    from cli.background import Result
     from cli.screens.context import Context
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ class Job(Work):
         return result
 
     def _hand_over(self, surroundings: Context, record: dict[str, Any]) -> Result:
-        from cli.operation import Result
+        from cli.background import Result
 
         ok, answer = self.installation.api.hand_over(surroundings.username, int(record["slice_id"]), self.verb)
         return Result(ok, answer, 0.0)

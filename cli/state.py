@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import documents
-from cli.ask import Ask, TerminalKeyboard
+from cli.ask import Ask
 from cli.installation import state_folder, state_path
+from cli.keyboard import TerminalKeyboard
 from cli.screen import BAD, FAINT, GOOD, Screen
 from cli.text import count, listing
 

@@ -98,7 +98,7 @@ def quota(
         user = next((one for one in users if one["username"] == name), None)
         if user is None:
             raise NotDone("User not found", code="user.unknown")
-    _show(work.screen, [user])
+    show_users(work.screen, [user])
     return work.end({"user": user})
 
 
@@ -122,7 +122,7 @@ def list_users(context: typer.Context, as_json: Json = False) -> int:
     work = _Work(context, as_json)
     users = work.done(work.api.list_users(None))
     work.ids(*(user["username"] for user in users))
-    _show(work.screen, users)
+    show_users(work.screen, users)
     return work.end({"users": users})
 
 
@@ -152,7 +152,8 @@ def _printed(shown: dict[str, str]) -> list[str]:
     return [f" First password: {password}" for password in shown.values()]
 
 
-def _show(screen: Screen, users: list[dict[str, Any]]) -> None:
+def show_users(screen: Screen, users: list[dict[str, Any]]) -> None:
+    """Everybody with role and quotas, as a table."""
     headings = ("User", "Role", "Slices", "VMs", "Cores", "RAM GiB", "Disk GiB", "")
     screen.table(headings, [_row(user) for user in users])
 

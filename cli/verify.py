@@ -30,7 +30,7 @@ def show_verification(installation: Installation, words: str | None, screen: Scr
     if as_json:
         documents.write(found, wrong=_wrong(found))
     else:
-        _show(screen, found)
+        show_found(screen, found)
     return _status(found)
 
 
@@ -69,7 +69,8 @@ def _show_hop(screen: Screen, one: dict[str, Any]) -> None:
         screen.line((f"          {command}", FAINT))
 
 
-def _show(screen: Screen, found: dict[str, Any]) -> None:
+def show_found(screen: Screen, found: dict[str, Any]) -> None:
+    """What a proof found."""
     for text in dict.fromkeys(one["text"] for one in found["violations"] if not one["reach"]):
         screen.line(("violated  ", BAD), text)
         _show_hop(screen, next(one for one in found["violations"] if one["text"] == text))

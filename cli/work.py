@@ -33,9 +33,10 @@ def talk(context: typer.Context, *, as_json: bool = False) -> Screen:
 
 def questions(*, aside: bool = False) -> Ask:
     """Who asks a person; aside = on stderr, where stdout is for a program."""
-    from cli.ask import Ask, TerminalKeyboard
+    from cli.ask import Ask
+    from cli.keyboard import TerminalKeyboard, ask_aside
 
-    return Ask.aside(sys.stderr) if aside else Ask(TerminalKeyboard())
+    return ask_aside(sys.stderr) if aside else Ask(TerminalKeyboard())
 
 
 class Work:

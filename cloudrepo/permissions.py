@@ -83,6 +83,7 @@ RULES: dict[str, Rule] = {
     "apply_plan": Rule("slice", OWN, OWN, ALL),
     # looking
     "list_slices": Rule("oneself", OWN, OWN, OWN),
+    "list_events": Rule("oneself", OWN, OWN, OWN),  # of others' objects who may list their slices
     "list_all_slices": Rule("cluster", NONE, ALL, ALL),
     "get_slice": Rule("slice", OWN, ALL, ALL),
     "unfinished_operations": Rule("oneself", OWN, OWN, OWN),  # lists what the same person may resume

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,8 @@ from cloudrepo.stores.filesystem import without_sure_locks
 from cloudrepo.validation import excerpt
 from control.context import Context, Record, known_slice, user_record
 from control.states import RUNNING
+
+MOST_EVENTS = 10_000  # at once
 
 _VM_KEYS = (
     *("vm_id", "name", "owner", "worker_ip", "flavor", "cores", "ram_gb", "disk_gb", "vnc_port", "interfaces"),
@@ -159,6 +162,21 @@ def running_vm(slices: Sequence[Record], username: str, wanted: int | str) -> Re
         )
     running: Record = found[0]
     return running
+
+
+def events_for(context: Context, username: str, count: int) -> list[Record]:
+    """The last events that a user may see, the oldest first, as in the log.
+
+    Students see what they did, and what happened to them, their slices and their VMs.
+    """
+    found = context.events.read()
+    user = user_record(context.db.data, username)
+    if permissions.RULES["list_all_slices"].reach(permissions.role_of(user)) <= permissions.Reach.NONE:
+        slices = context.db.list_slices(username)
+        own = {f"slice {record['slice_id']}" for record in slices} | {f"user {username}"}
+        own |= {f"vm {one['vm_id']}" for record in slices for one in record["vms"]}
+        found = (one for one in found if username in (one.who, one.details.get("owner")) or one.about in own)
+    return [event.to_json() for event in deque(found, maxlen=max(0, min(count, MOST_EVENTS)))]
 
 
 def cluster(context: Context) -> Record:

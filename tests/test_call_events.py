@@ -16,6 +16,7 @@ from orchestrator_api import OrchestratorAPI
 LOOKS = {
     "list_users",
     "list_images",
+    "list_events",
     "list_all_slices",
     "list_slices",
     "get_slice",

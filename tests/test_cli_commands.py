@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import main
-from cli.installation import Installation, is_untouched, state_path
+from cli.installation import Installation, state_path
 from cloudrepo.settings import Settings
 from database import Database
 
@@ -80,19 +80,18 @@ def test_an_unknown_setting_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_menu_without_a_terminal_leaves_at_the_end_of_the_input(tmp_path: Path) -> None:
+def test_the_menu_without_a_terminal_says_so_and_names_the_one_shot_command(tmp_path: Path) -> None:
     done = run(folder=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout.startswith("Cloud Repositorio 0.1.0\nUsername: ")
-    content = yaml.safe_load((tmp_path / "database.yaml").read_text())
-    assert is_untouched(content)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr.startswith("The menu needs a terminal, and there is none.") and "./cloud deploy" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_state_is_backed_up_at_the_start(tmp_path: Path) -> None:
     assert run("init", "here", folder=tmp_path).returncode == 0
     state = tmp_path / "here" / "database.yaml"
     before = state.read_bytes()
-    assert run(folder=tmp_path, CLOUDREPO_STATE=str(state)).returncode == 0
+    assert run("status", folder=tmp_path, CLOUDREPO_STATE=str(state)).returncode == 0
     assert (tmp_path / "here" / "database.yaml.backup").read_bytes() == before
 
 

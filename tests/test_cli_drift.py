@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from cli import drift as shown
-from cli.ask import Ask, TerminalKeyboard
+from cli.ask import Ask
 from cli.documents import NotDone
 from cli.installation import Installation
+from cli.keyboard import TerminalKeyboard
 from cli.screen import Screen
 from cli.state_rebuild import rebuild_state
 from fakes.orchestrator import hosts_of, orchestrator

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from cli import operation
+from cli import background, entries
 from cli.ask import Ask, Back, Leave
 from cli.installation import Installation
 from cli.menu import CLI
 from cli.screen import Screen
+from cloudrepo import permissions
 from cloudrepo.leadership import Leadership
 from fakes.facade import FakeApi
 
@@ -27,7 +28,7 @@ class Script:
         self.answers = list(answers)
         self.prompts: list[str] = []
 
-    def read(self, prompt: str, *, secret: bool = False) -> str:
+    def read(self, prompt: str, *, secret: bool = False, hints: object = None) -> str:
         self.prompts.append(prompt)
         answer = self.answers.pop(0) if self.answers else Leave
         if isinstance(answer, str):
@@ -183,7 +184,8 @@ def test_an_untouched_cluster_is_asked_about_once_before_it_is_contacted(
 def test_what_people_type_cannot_move_the_cursor_or_be_read_as_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     api = FakeApi()
     hostile = "[bold]x[/bold]\x1b[2J\u202e:smile:"
-    shown, _keyboard, _status = converse(monkeypatch, api, *LOGIN, "2", hostile, "5", "0")
+    api.create_slice("ann", hostile)  # as it may stand in a state file; the menu takes no such name
+    shown, _keyboard, _status = converse(monkeypatch, api, *LOGIN, "5", "0")
     assert r"[bold]x[/bold]\x1b[2J\u202e:smile:" in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
@@ -194,9 +196,9 @@ def test_numbers_are_asked_again_until_they_are_numbers(
 ) -> None:
     api = FakeApi()
     api.create_slice("ann", "one")
-    converse(monkeypatch, api, *LOGIN, "3", "one", "1000", "web", "9", "2", "two", "2", "maybe", "n", "0")
+    converse(monkeypatch, api, *LOGIN, "3", "two", "1000", "web", "9", "2", "two", "2", "maybe", "n", "0")
     said = capsys.readouterr().out
-    assert "A whole number is needed here; found 'one'." in said
+    assert "None of your slices is two; an ID is a number." in said
     assert "Please choose 1 to 2; found '9'." in said
     assert "Please answer y or n." in said
     assert api.calls[-1] == ("add_vm", 1000, "web", "ubuntu", 2, False, "")
@@ -235,17 +237,17 @@ def test_a_second_ctrl_c_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def interrupt_once(monkeypatch: pytest.MonkeyPatch, api: FakeApi) -> None:
     """Let the first wait for the running deploy be ended by Ctrl-C, once its first step is under way."""
-    genuine = operation._Work.answer
+    genuine = background.Work.answer
     interrupted: list[bool] = []
 
-    def answer(self: operation._Work, timeout_s: float) -> tuple[bool, Any] | None:
+    def answer(self: background.Work, timeout_s: float) -> tuple[bool, Any] | None:
         if not interrupted:
             assert api.deploying.wait(30)
             interrupted.append(True)
             raise KeyboardInterrupt
         return genuine(self, timeout_s)
 
-    monkeypatch.setattr(operation._Work, "answer", answer)
+    monkeypatch.setattr(background.Work, "answer", answer)
 
 
 def test_the_menu_says_who_watches_and_watches_only_once_somebody_is_in(
@@ -282,3 +284,20 @@ def test_a_cluster_that_may_be_somebody_elses_is_not_watched(tmp_path: Path) -> 
     cli._say_who_watches()
     cli._watch(threading.Event())
     assert cli._watcher is None
+
+
+def test_every_entry_leads_somewhere_and_its_operation_is_known() -> None:
+    for entry in entries.ENTRIES:
+        assert not entry.target or callable(entries.load(entry.target))
+        assert not entry.needs or entry.needs in permissions.RULES
+    numbers = [entry.number for entry in entries.ENTRIES]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_numbers_keep_their_meaning() -> None:
+    kept = {
+        "1": "Cluster status", "2": "Create Slice", "3": "Add VM to Slice", "4": "Create Link between VMs",
+        "5": "View my Slices", "6": "Deploy Slice", "7": "Delete Slice", "8": "Console", "11": "Start Slice",
+        "12": "Stop Slice", "13": "Resume or roll back", "14": "Link switches", "15": "Images", "0": "Exit",
+    }  # fmt: skip
+    assert kept.items() <= {entry.number: entry.words for entry in entries.ENTRIES}.items()

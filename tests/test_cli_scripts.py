@@ -288,11 +288,11 @@ def test_ctrl_c_leaves_the_slices_that_were_not_begun(
 
 
 def test_ctrl_c_when_the_work_has_ended_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli import operation
+    from cli import background
     from cli.screen import Screen
     from cli.screens.context import Context
 
-    genuine, interrupts = operation._Work.answer, [KeyboardInterrupt()]
+    genuine, interrupts = background.Work.answer, [KeyboardInterrupt()]
 
     def answer(self: Any, timeout_s: float) -> Any:
         found = genuine(self, timeout_s)
@@ -300,7 +300,7 @@ def test_ctrl_c_when_the_work_has_ended_asks_nothing(monkeypatch: pytest.MonkeyP
             raise interrupts.pop()
         return found
 
-    monkeypatch.setattr(operation._Work, "answer", answer)
+    monkeypatch.setattr(background.Work, "answer", answer)
     api = FakeApi()
     api.create_slice("ann", "one")
     ask: Any = None  # whoever asks ends the test

@@ -385,7 +385,7 @@ class Answers:
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
 
-    def read(self, prompt: str, *, secret: bool = False) -> str:
+    def read(self, prompt: str, *, secret: bool = False, hints: object = None) -> str:
         return self.answers.pop(0)
 
 

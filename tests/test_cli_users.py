@@ -139,8 +139,11 @@ def test_the_menu_acts_for_who_logged_in_and_shows_an_instructor_everybodys_slic
     assert "Slice deleted" in shown
     assert api.session.username == "ines"
     api.session = type(api.session)()
-    shown = menu(installation, monkeypatch, "sam", "battery staple", "5", "7", "1000", "0")
+    shown = menu(installation, monkeypatch, "sam", "battery staple", "5", "7", "0")
     assert "of a student" not in shown and "Slices of others" not in shown
+    assert "You have no slices yet." in shown
+    installation.ok("create_slice", "sam", "his own")
+    shown = menu(installation, monkeypatch, "sam", "battery staple", "7", "1000", "0")
     assert "Not authorized" in shown
 
 

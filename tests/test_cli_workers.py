@@ -23,7 +23,7 @@ class Keyboard:
     def __init__(self, line: str) -> None:
         self.line = line
 
-    def read(self, prompt: str, *, secret: bool = False) -> str:
+    def read(self, prompt: str, *, secret: bool = False, hints: object = None) -> str:
         return self.line
 
 

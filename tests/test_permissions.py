@@ -44,6 +44,7 @@ POLICY = {
     "resume": "own students all",
     "rollback": "own students all",
     "list_slices": "own own own",
+    "list_events": "own own own",
     "list_all_slices": "none all all",
     "get_slice": "own all all",
     "unfinished_operations": "own own own",
@@ -119,7 +120,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "add_image": (f"new-{owner}", "/nowhere"),
         "remove_image": (f"of-{owner}",),
     }
-    alone = ("list_slices", "list_all_slices", "list_users", "list_images", "unfinished_operations")
+    alone = ("list_slices", "list_events", "list_all_slices", "list_users", "list_images", "unfinished_operations")
     named = (
         "cluster_status",
         "doctor",

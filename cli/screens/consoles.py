@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cli.screen import FAINT
 from cli.screens.context import Context
-from cli.screens.vms import find_vm
 
 
 def console_menu(context: Context) -> None:
@@ -16,16 +14,10 @@ def console_menu(context: Context) -> None:
     if not vms:
         context.screen.line("None of your VMs is running. 6 deploys a slice.")
         return
-    for vm in vms:
-        context.screen.line(f"  {vm['vm_id']} {vm['name']} ", (f"on {vm['worker_ip']}", FAINT))
-    words = context.ask.text("VM (ID or name)", default=str(vms[0]["vm_id"]) if len(vms) == 1 else "")
-    vm = find_vm(vms, words)
-    if vm is None:
-        context.screen.line(f"None of your running VMs is {words}; a name used twice needs the ID.")
-        return
+    vm = context.ask_vm(vms)
     kinds = ("text", "screen")
     context.screen.line("  1. text    the serial console, here")
     context.screen.line("  2. screen  the address of its VNC screen")
-    kind = context.ask.choice("Console", kinds)
+    kind = context.ask.choice("Console", kinds, suggestion=0)
     opener = (open_console, open_vnc)[kind]
     opener(context.api, context.username, int(vm["vm_id"]), context.screen)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from cli.operation import run_operation
 from cli.screen import FAINT
-from cli.screens.context import Context
+from cli.screens.context import DEPLOYABLE, RUNNING, STOPPED, Context
 
 
 def deploy_slice_menu(context: Context) -> None:
     """Menu entry 6."""
-    slice_id = context.ask_slice()
+    slice_id = context.ask_slice(DEPLOYABLE)
     if run_operation(context, "deploy", slice_id):
         context.screen.line(("5 shows addresses, 8 opens a console.", FAINT))
 
 
 def start_slice_menu(context: Context) -> None:
     """Menu entry 11."""
-    run_operation(context, "start", context.ask_slice())
+    run_operation(context, "start", context.ask_slice(STOPPED))
 
 
 def stop_slice_menu(context: Context) -> None:
     """Menu entry 12; disks stay."""
-    run_operation(context, "stop", context.ask_slice())
+    run_operation(context, "stop", context.ask_slice(RUNNING))

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
+from cli.ask import Back
 from cli.screen import FAINT, GOOD
-from cli.screens.context import Context, Record
+from cli.screens.context import MOST_LISTED, Context, Record
 from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import ALLOWED, DHCP, FORBIDDEN, NAMES, said, switches_of
 
 
 def link_switches_menu(context: Context) -> None:
     """Menu entry 14: slice, link, switch, value."""
-    slice_id = context.ask_slice()
-    record = context.slice(slice_id)
-    if record is None:
-        return
-    links: list[Record] = record["links"]
-    if not links:
-        context.screen.line("This slice has no links yet. 4 makes one.")
-        return
-    for link in links:
-        context.screen.line(f"  {described(record, link)}")
-    only = int(links[0]["link_id"]) if len(links) == 1 else None
-    link_id = context.ask.number("Link ID", default=only)
+    record = context.ask_slice_record()
+    link = ask_link(context, record)
     for number, name in enumerate(NAMES, 1):
         context.screen.line(f"  {number}. {name} ", (f"({MEANINGS[name]})", FAINT))
     name = NAMES[context.ask.choice("Switch", NAMES)]
@@ -32,11 +23,33 @@ def link_switches_menu(context: Context) -> None:
         values = (ALLOWED, FORBIDDEN)
         value = values[context.ask.choice(f"1 {ALLOWED}, 2 {FORBIDDEN}", values)]
     wish: Record = {name: value}
-    ok, answer = context.api.set_link(context.username, slice_id, link_id, **wish)
+    ok, answer = context.api.set_link(context.username, int(record["slice_id"]), int(link["link_id"]), **wish)
     if not ok:
         context.screen.complain(answer)
         return
     context.screen.line((f"Link {described(record, answer)}", GOOD))
+
+
+def ask_link(context: Context, record: Record) -> Record:
+    """Ask for a link of a slice, after listing them.
+
+    Raises:
+        Back: there is none.
+    """
+    links: list[Record] = record["links"]
+    if not links:
+        context.screen.line("This slice has no links yet. 4 makes one.")
+        raise Back
+    for link in links[:MOST_LISTED]:
+        context.screen.line(f"  {described(record, link)}")
+    known = {str(link["link_id"]): link for link in links}
+    answer = context.ask.text(
+        "Link ID",
+        default=next(iter(known)) if len(known) == 1 else "",
+        options=[(number, described(record, link).partition(": ")[2]) for number, link in known.items()],
+        check=lambda typed: "" if typed in known else f"There is no link {typed}; there is {', '.join(known)}.",
+    )
+    return known[answer]
 
 
 MEANINGS = {

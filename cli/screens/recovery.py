@@ -29,6 +29,13 @@ def recovery_menu(context: Context) -> None:
     _end(context, [one for one in found if one["is_dead"] or one["is_handed"]])
 
 
+def list_under_way(context: Context) -> None:
+    """What somebody is at, here or elsewhere."""
+    for one in _unfinished(context):
+        if not one["is_dead"]:
+            context.screen.line(f"  {one['text']}")
+
+
 def _unfinished(context: Context) -> list[Record]:
     ok, answer = context.api.unfinished_operations(context.username)
     if not ok:

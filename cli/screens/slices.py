@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.screens.context import Context, Record, summary
 from cli.text import count
+from cloudrepo.errors import RefusedError
 from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import said
+from cloudrepo.validation import slice_name
 
 RULE = "=" * 70
 INTERNET_VLAN = 400
@@ -16,7 +18,7 @@ INTERNET_VLAN = 400
 
 def create_slice_menu(context: Context) -> None:
     """Menu entry 2."""
-    name = context.ask.text("Slice name")
+    name = context.ask.text("Slice name", check=why_no_slice_name)
     ok, answer = context.api.create_slice(context.username, name)
     if not ok:
         context.screen.complain(answer)
@@ -25,11 +27,20 @@ def create_slice_menu(context: Context) -> None:
     context.screen.line((f"Slice created! ID: {answer['slice_id']}", GOOD))
 
 
+def why_no_slice_name(typed: str) -> str:
+    """Why a slice cannot be called so; an empty text when it can."""
+    try:
+        slice_name(typed)
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
 def view_slices_menu(context: Context) -> None:
     """Menu entry 5."""
     slices = context.slices()
     if not slices:
-        context.screen.line("You have no slices yet. 2 makes one.")
+        context.screen.line("You have no slices yet. 2 makes one, 9 a whole lab.")
     for record in slices:
         show_slice(context.screen, record)
     if context.role != "student":
@@ -54,15 +65,12 @@ def delete_slice_menu(context: Context) -> None:
     """Menu entry 7; asks before it begins, since disks are lost."""
     from cli.operation import run_operation
 
-    slice_id = context.ask_slice()
-    record = context.slice(slice_id)
-    if record is None:
-        return
+    record = context.ask_slice_record()
     disks = f" and {count(len(record['vms']), 'disk')}" if record["vms"] else ""
     if not context.ask.yes(f"Delete slice {summary(record)}{disks}", default=False):
         context.screen.line("Nothing was deleted.")
         return
-    run_operation(context, "delete", slice_id)
+    run_operation(context, "delete", int(record["slice_id"]))
 
 
 def show_slice(screen: Screen, record: Record, *, names_of: Sequence[Record] | None = None) -> None:

@@ -1,11 +1,13 @@
-"""VMs and links: add and join."""
+"""VMs and links: add and join, take away, start and stop one."""
 
 from __future__ import annotations
 
 from cli.screen import FAINT, GOOD
-from cli.screens.context import Context, Record
+from cli.screens.context import RUNNING, Context, Record, find_vm, why_no_vm
+from cloudrepo.errors import RefusedError
+from cloudrepo.validation import MAX_DATA_INTERFACES, unused_vm_name, vm_name
 
-MAX_LISTED = 12
+POLICIES = ("never", "on-failure", "always", "default")
 
 
 def add_vm_menu(context: Context) -> None:
@@ -14,18 +16,16 @@ def add_vm_menu(context: Context) -> None:
     Where images were added, which one is asked after the flavor.
     """
     from cli.screens.images import ask_image
-    from models import Flavor
 
     slice_id = context.ask_slice()
-    name = context.ask.text("VM name")
-    flavors = list(Flavor.FLAVORS)
-    for number, flavor in enumerate(flavors, 1):
-        spec = Flavor.FLAVORS[flavor]
-        size = f"{spec['cores']:g} CPU, {spec['ram_gb']:g} GB RAM, {spec['disk_gb']:g} GB disk"
-        context.screen.line(f"  {number}. {flavor} ", (f"({size})", FAINT))
-    flavor = flavors[context.ask.choice("Flavor", flavors)]
+    ok, record = context.api.get_slice(context.username, slice_id)
+    vms: list[Record] = record["vms"] if ok else []
+    name = context.ask.text(
+        "VM name", check=lambda typed: why_no_name(slice_id, vms, typed), suggestion=unused_name(vms)
+    )
+    flavor = ask_flavor(context, vms)
     image = ask_image(context, flavor)
-    interfaces = context.ask.number("Data interfaces")
+    interfaces = context.ask.number("Data interfaces", least=0, most=MAX_DATA_INTERFACES, suggestion=1)
     internet = context.ask.yes("Internet access")
     ok, answer = context.api.add_vm_to_slice(
         context.username, slice_id, name, flavor, interfaces, internet, image=image
@@ -39,19 +39,47 @@ def add_vm_menu(context: Context) -> None:
     context.screen.line((line, GOOD))
 
 
+def ask_flavor(context: Context, vms: list[Record]) -> str:
+    """One of the flavors, after listing them; that of the last VM is suggested."""
+    from models import Flavor
+
+    flavors = list(Flavor.FLAVORS)
+    for number, flavor in enumerate(flavors, 1):
+        spec = Flavor.FLAVORS[flavor]
+        size = f"{spec['cores']:g} CPU, {spec['ram_gb']:g} GB RAM, {spec['disk_gb']:g} GB disk"
+        context.screen.line(f"  {number}. {flavor} ", (f"({size})", FAINT))
+    last = str(vms[-1]["flavor"]) if vms else ""
+    return flavors[context.ask.choice("Flavor", flavors, suggestion=flavors.index(last) if last in flavors else 0)]
+
+
+def unused_name(vms: list[Record]) -> str:
+    """A name that no VM has."""
+    taken = {str(vm["name"]) for vm in vms}
+    return next(name for number in range(1, len(vms) + 2) if (name := f"vm{number}") not in taken)
+
+
+def why_no_name(slice_id: int, vms: list[Record], typed: str) -> str:
+    """Why a VM cannot have this name; an empty text when it can."""
+    try:
+        unused_vm_name({"slice_id": slice_id, "vms": vms}, vm_name(typed))
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
 def create_link_menu(context: Context) -> None:
     """Menu entry 4: two ends, each a VM and one of its free interfaces."""
-    slice_id = context.ask_slice()
-    record = context.slice(slice_id)
-    if record is None:
-        return
+    record = context.ask_slice_record()
     vms: list[Record] = record["vms"]
     for vm in vms:
         free = ", ".join(free_interfaces(vm)) or "no free interface"
         context.screen.line(f"  {vm['vm_id']} {vm['name']}: ", (free, FAINT))
-    first, first_interface = _ask_end(context, vms, "First")
-    second, second_interface = _ask_end(context, vms, "Second")
-    ok, answer = context.api.create_link(context.username, slice_id, first, first_interface, second, second_interface)
+    first, first_interface = _ask_end(context, vms, "First", "")
+    taken = f"{first} {first_interface}"
+    second, second_interface = _ask_end(context, vms, "Second", taken)
+    ok, answer = context.api.create_link(
+        context.username, int(record["slice_id"]), first, first_interface, second, second_interface
+    )
     if not ok:
         context.screen.complain(answer)
         return
@@ -63,26 +91,115 @@ def free_interfaces(vm: Record) -> list[str]:
     return [str(item["name"]) for item in vm["interfaces"] if item.get("vlan_id") is None and item["name"] != "eth0"]
 
 
-def find_vm(vms: list[Record], words: str) -> Record | None:
-    """The VM a person names by its id or its name; an id comes first."""
-    by_id = [vm for vm in vms if str(vm["vm_id"]) == words]
-    by_name = [vm for vm in vms if vm["name"] == words]
-    found = by_id or by_name
-    return found[0] if len(found) == 1 else None
-
-
-def _ask_end(context: Context, vms: list[Record], which: str) -> tuple[int, str]:
-    """One end of a link; a VM may be named by id or by name."""
-    while True:
-        words = context.ask.text(f"{which} VM (ID or name)")
-        vm = find_vm(vms, words)
-        if vm is not None:
-            break
-        if words.isdecimal():  # the façade has the documented answer to an unknown id
-            return int(words), context.ask.text(f"Interface of {words}")
-        context.screen.line(f"There is no VM {words} in this slice.")
-    free = free_interfaces(vm)
+def _ask_end(context: Context, vms: list[Record], which: str, taken: str) -> tuple[int, str]:
+    """One end of a link; a VM may be named by id or by name, and an id may be one that only the façade knows."""
+    offered = [vm for vm in vms if _left(vm, taken)]
+    words = context.ask.text(
+        f"{which} VM (ID or name)",
+        options=[(str(vm["vm_id"]), f"{vm['name']}: {', '.join(_left(vm, taken))}") for vm in offered],
+        check=lambda typed: "" if typed.isdecimal() or find_vm(vms, typed) else _why_no_end(vms, typed),
+    )
+    vm = find_vm(vms, words)
+    if vm is None:  # the façade has the documented answer to an unknown id
+        return int(words), context.ask.text(f"Interface of {words}")
+    free = _left(vm, taken)
     label = f"Interface of {vm['name']}"
-    if len(free) == 1:
-        return int(vm["vm_id"]), context.ask.text(label, default=free[0])
-    return int(vm["vm_id"]), context.ask.text(label)
+    return int(vm["vm_id"]), context.ask.text(
+        label,
+        default=free[0] if len(free) == 1 else "",
+        suggestion=free[0] if free else "",
+        options=[(name, "free") for name in free],
+        check=lambda typed: _why_no_interface(vm, free, typed),
+    )
+
+
+def _why_no_end(vms: list[Record], typed: str) -> str:
+    several = [vm for vm in vms if vm["name"] == typed]
+    return why_no_vm(vms, typed) if several else f"There is no VM {typed} in this slice."
+
+
+def _left(vm: Record, taken: str) -> list[str]:
+    """Free interfaces, without the one that the other end has."""
+    return [name for name in free_interfaces(vm) if f"{vm['vm_id']} {name}" != taken]
+
+
+def _why_no_interface(vm: Record, free: list[str], typed: str) -> str:
+    """Said as a hint while it is typed; what is not free is refused by the façade in the documented words."""
+    if typed in free or typed in [str(item["name"]) for item in vm["interfaces"]]:
+        return ""
+    return f"{vm['name']} has no {typed}; free: {', '.join(free) or 'none'}."
+
+
+# ── taking away ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def remove_vm_menu(context: Context) -> None:
+    """Menu entry 16."""
+    record = context.ask_slice_record()
+    vm = context.ask_vm(record["vms"])
+    links = [link for link in record["links"] if vm["vm_id"] in (link["vm1_id"], link["vm2_id"])]
+    with_it = f", its disk and {len(links)} of the links" if links else " and its disk"
+    if not context.ask.yes(f"Remove VM {vm['vm_id']} {vm['name']}{with_it}", default=False):
+        context.screen.line("Nothing was removed.")
+        return
+    ok, answer = context.api.remove_vm(context.username, int(record["slice_id"]), int(vm["vm_id"]))
+    _say(context, ok, answer)
+
+
+def remove_link_menu(context: Context) -> None:
+    """Menu entry 17."""
+    from cli.screens.links import ask_link, described
+
+    record = context.ask_slice_record()
+    link = ask_link(context, record)
+    if not context.ask.yes(f"Remove link {described(record, link)}", default=False):
+        context.screen.line("Nothing was removed.")
+        return
+    ok, answer = context.api.remove_link(context.username, int(record["slice_id"]), int(link["link_id"]))
+    _say(context, ok, answer)
+
+
+# ── one VM of a running slice ───────────────────────────────────────────────────────────────────────────
+
+
+def start_vm_menu(context: Context) -> None:
+    """Menu entry 18."""
+    _one_vm(context, "start_vm", ["stopped", "error", "design"])
+
+
+def stop_vm_menu(context: Context) -> None:
+    """Menu entry 19."""
+    _one_vm(context, "stop_vm", list(RUNNING))
+
+
+def _one_vm(context: Context, call: str, states: list[str]) -> None:
+    from cli.operation import run_work
+
+    record = context.ask_slice_record(RUNNING)
+    fitting = [vm for vm in record["vms"] if vm["status"] in states]
+    vm = context.ask_vm(fitting or record["vms"])
+    slice_id, vm_id = int(record["slice_id"]), int(vm["vm_id"])
+    run_work(
+        context,
+        f"{call.replace('_vm', '')} of VM {vm_id} ({vm['name']})",
+        lambda display: getattr(context.api, call)(context.username, slice_id, vm_id, progress=display),
+        lambda answer: _say(context, True, answer),
+    )
+
+
+def restart_policy_menu(context: Context) -> None:
+    """Menu entry 20."""
+    record = context.ask_slice_record()
+    vm = context.ask_vm(record["vms"])
+    for number, word in enumerate(POLICIES, 1):
+        context.screen.line(f"  {number}. {word}")
+    now = str(vm.get("restart") or "default")
+    policy = POLICIES[context.ask.choice("Policy", POLICIES, suggestion=POLICIES.index(now))]
+    ok, answer = context.api.set_restart_policy(
+        context.username, int(record["slice_id"]), int(vm["vm_id"]), "" if policy == "default" else policy
+    )
+    _say(context, ok, answer)
+
+
+def _say(context: Context, ok: bool, answer: object) -> None:
+    context.screen.line((str(answer), GOOD)) if ok else context.screen.complain(answer)

@@ -1,0 +1,79 @@
+"""The menu on hosts in memory, as a process of its own for a terminal. Arguments: folder, user, role.
+
+The folder has the state file, and `gate` while steps on hosts may end: work takes as long as a test wants. Where it has
+`design`, the user has a slice with two linked VMs. The user's password is `orange-seven`. Other processes may change
+the state file meanwhile, as another menu would.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import bcrypt
+
+import main
+from cli.installation import Installation as Opened
+from cli.menu import CLI
+from cloudrepo import logs
+from crashing import Installation, Life
+from models import User
+from worker_discovery import WorkerDiscovery
+
+PASSWORD = "orange-seven"
+PATIENCE_S = 120.0
+
+
+class Gated(Life):
+    """A life in which no step on a host ends until the gate is open."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def moment(self, what: str) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while " end " in what and "fences" not in what and not self._gate.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        super().moment(what)
+
+
+def design(made: Installation, owner: str) -> None:
+    """Slice 1000 with two linked VMs that have a free interface each."""
+    made.ok("create_slice", owner, "lab")
+    for name in ("vm1", "vm2"):
+        made.ok("add_vm_to_slice", owner, 1000, name, "cirros", 2)
+    made.ok("create_link", owner, 1000, 1001, "eth1", 1002, "eth1")
+
+
+def installation(folder: Path, user: str, role: str) -> Opened:
+    """What the menu is opened on; made anew where there is no state file yet."""
+    is_new = not (folder / "database.yaml").exists()
+    made = Installation(folder)
+    made.api = made.orchestrator(Gated(folder / "gate"))
+    if is_new:
+        printed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()  # cheap: the hash is not the subject
+        with made.api.db.transaction() as data:
+            data["users"][user] = User(user, printed, 10).to_dict() | {"role": role}
+        if (folder / "design").exists():
+            design(made, user)
+    logs.configure(made.state, "INFO")
+    return Opened(made.state, made.api.db, made.api.settings, made.api)
+
+
+def run(folder: Path, user: str, role: str) -> int:
+    """Serve one person."""
+    opened = installation(folder, user, role)
+    CLI._begin_discovery = lambda self: self._begun.set()  # type: ignore[method-assign] # there is nobody to ask
+    CLI._watch = lambda self, stop: None  # type: ignore[method-assign]
+    WorkerDiscovery.down_reasons = lambda self: {}  # type: ignore[method-assign]
+    main._make_streams_safe()
+    return CLI(opened).run()
+
+
+if __name__ == "__main__":
+    status = run(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    sys.stdout.flush()
+    os._exit(status)

@@ -1,0 +1,304 @@
+"""The menu in a real terminal, cell by cell: golden screens, sizes, colours, other terminals, other processes.
+
+Golden screens are tests/golden/screens/*.txt; `CLOUDREPO_WRITE_GOLDEN=1` writes those that differ.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from database import Database
+from menu_process import PASSWORD
+from menu_terminal import CHOOSE, CTRL_C, CTRL_D, DOWN, ENTER, ESC, TAB, UP, Terminal, menu
+
+GOLDEN = Path(__file__).parent / "golden/screens"
+SIZES = ((80, 24), (120, 40))
+COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+)*m")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An installation whose hosts do what they are told at once."""
+    (tmp_path / "gate").touch()
+    return tmp_path
+
+
+def golden(name: str, terminal: Terminal) -> None:
+    """Wait until the screen is what is kept of it; or keep it, once nothing on it changes any more."""
+    path = GOLDEN / f"{name}-{terminal.screen.columns}x{terminal.screen.lines}.txt"
+    if os.environ.get("CLOUDREPO_WRITE_GOLDEN") == "1":
+        path.parent.mkdir(exist_ok=True)
+        before = ""
+        while terminal.text != before:
+            before = terminal.text
+            terminal.read(3.0)
+        path.write_text(before.rstrip("\n") + "\n", encoding="utf-8")
+    kept = path.read_text(encoding="utf-8").rstrip("\n")
+    terminal.until(lambda: terminal.text.rstrip("\n") == kept, f"the screen of {path.name}")
+
+
+def new_ring(terminal: Terminal, size: int = 3) -> None:
+    """The guided lab: everything but shape and size as suggested."""
+    terminal.choose("9")
+    terminal.answer("Shape:", "ring")
+    terminal.answer("Machines (3 to 20):", str(size))
+    terminal.answer("Flavor:", "")
+    terminal.answer("Who reaches the internet:", "first")  # no such word: asked again
+    terminal.shows("Please choose 1 to 3")
+    terminal.answer("Who reaches the internet:", "2")
+    terminal.asks("Make these")
+
+
+@pytest.mark.parametrize(("columns", "rows"), SIZES)
+def test_golden_screens(folder: Path, columns: int, rows: int) -> None:
+    with menu(folder, columns=columns, rows=rows) as terminal:
+        terminal.log_in("ann")
+        terminal.shows("ann | VMs 0 of 10 | workers 3 up")
+        golden("menu", terminal)
+        terminal.send(DOWN)
+        terminal.matches(r"Choose: 1\s*\n\s+1 +Cluster status")
+        golden("choices", terminal)
+        terminal.send(ESC)
+        terminal.until(lambda: "     Cluster status" not in terminal.text, "the list to close")
+        terminal.send("\x15")
+        new_ring(terminal)
+        golden("new-lab", terminal)
+        terminal.send(ENTER)
+        terminal.answer("Slice name:", "")
+        terminal.asks(CHOOSE)
+        terminal.shows("ann | VMs 3 of 10 | slice 1000 design | workers 3 up")
+        golden("made", terminal)
+        terminal.choose("10")
+        terminal.answer("Slice ID [1000]:", "")
+        terminal.shows("link 3  vm3 eth2 ── vm1 eth2")
+        terminal.asks(CHOOSE)
+        golden("drawing", terminal)
+        terminal.choose("help")
+        terminal.shows("A first lab: 9")
+        terminal.asks(CHOOSE)
+        golden("help", terminal)
+        terminal.choose("3")
+        terminal.asks("Slice ID [1000]:")
+        terminal.send("x")
+        terminal.shows("an ID is a number.")
+        golden("typed", terminal)
+
+
+def test_an_administrators_menu_at_80x24(folder: Path) -> None:
+    with menu(folder, user="admin", role="admin") as terminal:
+        terminal.log_in("admin")
+        terminal.shows("admin (admin) | VMs 0 of 10 | workers 3 up")
+        golden("menu-admin", terminal)
+        assert "22. Verify" in terminal.text and "24. Users" in terminal.text
+
+
+def test_a_student_is_not_offered_what_is_not_for_him(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        assert not any(words in terminal.text for words in ("Verify", "Drift", "Users"))
+        terminal.choose("22")
+        terminal.shows("There is no 22 in the menu.")
+
+
+def test_names_beginnings_arrows_completion_and_history(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("create slice")
+        terminal.answer("Slice name:", "first")
+        terminal.shows("Slice created! ID: 1000")
+        terminal.choose("cre")  # two begin so
+        terminal.shows("There is no cre in the menu.")
+        terminal.asks(CHOOSE)
+        terminal.send(UP)
+        terminal.shows("Choose: cre")
+        terminal.send(UP + UP)
+        terminal.shows("Choose: create slice")
+        terminal.send("\x15" + DOWN + DOWN + ENTER)  # the second in the list
+        terminal.asks("Slice name:")
+        terminal.send(UP)
+        terminal.shows("Slice name: first")
+        terminal.send("\x15second" + ENTER)
+        terminal.shows("Slice created! ID: 1001")
+        terminal.choose("3")
+        terminal.asks("Slice ID [1001]:")
+        terminal.send("1000" + TAB)
+        terminal.shows("“first” [design]")
+
+
+def test_no_password_is_in_a_history(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("27")
+        terminal.answer("New password:", "correct horse")
+        terminal.answer("Again:", "battery staple")
+        terminal.shows("nothing was changed")
+        for number in ("27", "2", "3"):
+            terminal.asks(CHOOSE)
+            terminal.send(number + ENTER)
+            terminal.until(lambda: CHOOSE.rstrip() not in terminal.prompt or "no slices" in terminal.text, "it")
+            terminal.send(UP + UP + ESC)
+        terminal.asks(CHOOSE)
+        assert "horse" not in terminal.past and "staple" not in terminal.past
+
+
+def test_an_answer_is_checked_as_it_is_typed(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("2")
+        terminal.answer("Slice name:", "lab")
+        terminal.choose("3")
+        terminal.asks("Slice ID [1000]:")
+        terminal.send("x")
+        terminal.shows("None of your slices is x; an ID is a number.")
+        terminal.send("\x15" + ENTER)
+        terminal.asks("VM name: vm1")  # the suggestion
+        terminal.send("9a")
+        terminal.shows("a VM cannot be named '9a'")
+        terminal.send("\x15" + ENTER)
+        terminal.answer("Flavor:", "")
+        terminal.asks("Data interfaces:")
+        terminal.send("16")
+        terminal.shows("It is 15 at most; found 16.")
+        terminal.send("\x152" + ENTER)
+        terminal.answer("Internet access (y/n):", "n")
+        terminal.shows("VM added! ID: 1001")
+
+
+def test_a_resize_is_followed(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.shows("ann | VMs 0 of 10")
+        for columns, rows in ((120, 40), (60, 20), (80, 24)):
+            terminal.resize(columns, rows)
+            terminal.send("2" + ENTER)
+            terminal.asks("Slice name:")
+            terminal.send(ESC)
+            terminal.asks(CHOOSE)
+            terminal.until(lambda rows=rows: terminal.lines[rows - 1].startswith("ann | VMs"), "the status at the foot")
+            assert max(map(len, terminal.lines)) <= columns
+
+
+def test_what_another_process_changes_shows_up(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("2")
+        terminal.answer("Slice name:", "lab")
+        terminal.shows("slice 1000 design")
+        with Database(folder / "database.yaml").transaction() as data:
+            data["slices"]["1000"] |= {"name": "changed elsewhere", "error": "a worker burnt down", "status": "error"}
+            data["users"]["ann"]["quota_vms"] = 7
+        terminal.shows("VMs 0 of 7 | slice 1000 error")  # without a key
+        terminal.choose("5")
+        terminal.shows("changed elsewhere")
+        terminal.shows("last error: a worker burnt down")
+
+
+def test_what_is_wrong_is_in_the_status(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("2")
+        terminal.answer("Slice name:", "lab")
+        terminal.shows("slice 1000 design")
+        with Database(folder / "database.yaml").transaction() as data:
+            data["slices"]["1000"]["operation"] = {
+                "number": 9, "kind": "deploy", "who": "ann", "began": "2026-01-01T00:00:00Z", "process": "",
+                "back": "design",
+            }  # fmt: skip
+            data["slices"]["1000"]["status"] = "deploying"
+        terminal.shows("1 operation unfinished: see 13")
+
+
+# ── other terminals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def raw(terminal: Terminal) -> list[bytes]:
+    """Everything that comes from now on."""
+    seen: list[bytes] = []
+    feed = terminal.stream.feed
+
+    def note(data: bytes) -> None:
+        seen.append(data)
+        feed(data)
+
+    terminal.stream.feed = note  # type: ignore[method-assign]
+    return seen
+
+
+def walk(terminal: Terminal) -> bytes:
+    """A lab made and looked at; what was sent."""
+    seen = raw(terminal)
+    terminal.log_in("ann")
+    new_ring(terminal)
+    terminal.send(ENTER)
+    terminal.answer("Slice name:", "")
+    terminal.choose("5")
+    terminal.asks(CHOOSE)
+    terminal.choose("0")
+    assert terminal.ends() == 0
+    return b"".join(seen)
+
+
+def test_without_colour(folder: Path) -> None:
+    with menu(folder, NO_COLOR="1") as terminal:
+        sent = walk(terminal)
+    assert COLOUR.findall(sent) == []
+    assert "┌──" in sent.decode()
+
+
+def test_with_colour_nothing_is_black_or_white(folder: Path) -> None:
+    """So that it is read on light and on dark backgrounds."""
+    with menu(folder) as terminal:
+        sent = walk(terminal)
+    assert COLOUR.findall(sent)
+    assert not re.findall(rb"\x1b\[(?:[0-9]+;)*(?:30|37|90|97|40|47)m", sent)
+
+
+def test_a_dumb_terminal(folder: Path) -> None:
+    with menu(folder, TERM="dumb") as terminal:
+        sent = walk(terminal)
+    assert b"\x1b" not in sent and PASSWORD.encode() not in sent
+    assert b"ann | VMs 3 of 10 | slice 1000 design" in sent
+
+
+def test_esc_and_ctrl_c_on_a_dumb_terminal(folder: Path) -> None:
+    with menu(folder, TERM="dumb") as terminal:
+        terminal.log_in("ann")
+        for keys in (ESC + ENTER, CTRL_C):
+            terminal.choose("2")
+            terminal.asks("Slice name:")
+            terminal.send(keys)
+            terminal.asks(CHOOSE)
+
+
+def test_a_terminal_without_unicode(folder: Path) -> None:
+    with menu(folder, LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") as terminal:
+        sent = walk(terminal)
+    text = sent.decode("ascii")
+    assert ".-------------." in text and "  `- VM 1001: vm1" in text
+    assert "\\u" not in text
+
+
+# ── ways out ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_key_starts_a_program_or_stops_the_menu(folder: Path) -> None:
+    keys = ("\x1a", "\x18\x05", "\x1b!", "\x1bOP", "\x12", "\x1b:", "\x1bx", "\x18\x06", "\x0f", "\x16")
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        for key in keys:
+            terminal.asks(CHOOSE)
+            terminal.send(f"{key}\x07\x15!sh{ENTER}")
+            terminal.shows("in the menu.")
+            terminal.send("28" + ENTER)  # clears what was said from the screen
+            terminal.shows("A first lab")
+            terminal.asks(CHOOSE)
+        process = terminal.child.pid
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state not in ("T", "t", "Z")
+        assert Path(f"/proc/{process}/task/{process}/children").read_text() == ""
+        terminal.send(CTRL_D)
+        assert terminal.ends() == 0
