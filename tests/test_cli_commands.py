@@ -64,7 +64,7 @@ def test_the_version_is_said(tmp_path: Path) -> None:
 def test_a_damaged_state_file_is_one_sentence_and_left_alone(text: str, tmp_path: Path) -> None:
     state = tmp_path / "database.yaml"
     state.write_bytes(text.encode())
-    done = run(folder=tmp_path)
+    done = run("status", folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(state) in done.stderr

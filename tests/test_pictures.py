@@ -312,3 +312,16 @@ def test_draw_for_programs(installation: Installation, tmp_path: Path, capsys: p
     assert run("draw", "1000", "-o", str(tmp_path / "a.dot"), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["file"] == str(tmp_path / "a.dot") and document["picture"] is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
+def test_no_two_lines_share_a_step(pairs: list[tuple[int, int]]) -> None:
+    from cloudrepo.pictures.routing import Box, Paper
+
+    paper = Paper(44, 16, {str(place): Box(2 + 14 * (place % 3), 1 + 8 * (place // 3), 11, 5) for place in range(6)})
+    steps: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    for one, other in pairs:
+        path = paper.connect(str(one), str(other)) if one != other else None
+        steps += [(min(step), max(step)) for step in zip(path or [], (path or [])[1:], strict=False)]
+    assert len(set(steps)) == len(steps)
