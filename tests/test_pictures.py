@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -321,5 +322,5 @@ def test_no_two_lines_share_a_step() -> None:
     paper = Paper(39, 7, {str(place): Box(14 * place, 1, 11, 5) for place in range(3)})
     paths = [paper.connect("0", "2") for _ in range(3)]
     assert [path is not None for path in paths] == [True, True, False]
-    steps = [tuple(sorted(step)) for path in paths if path for step in zip(path, path[1:], strict=False)]
+    steps = [tuple(sorted(step)) for path in paths if path for step in itertools.pairwise(path)]
     assert len(set(steps)) == len(steps)
