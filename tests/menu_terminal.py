@@ -124,8 +124,9 @@ class Terminal:
 
     def ends(self) -> int:
         """Wait for the end; the exit status."""
+        end = time.monotonic() + PATIENCE_S
         while self.read():
-            pass
+            assert time.monotonic() < end, f"the menu does not end:\n{self.text}"
         self.child.wait()
         return int(self.child.exitstatus or 0)
 
