@@ -20,6 +20,9 @@ import pytest
 from simulated.simulator import die_with_parent
 
 os.environ["CLOUDREPO_LAB_ONLY"] = "1"  # the executor then refuses every address outside a lab
+# Tests start hundreds of processes of the project, and each would compile it all again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 LAB_TOOLS = ("ip", "ovs-vsctl", "dnsmasq", "iptables", "qemu-system-x86_64", "qemu-img", "sshd")
 LAB_PLACES = ("tests/lab_infra/", "tests/on_lab/", "tests/test_tools_agree.py")
