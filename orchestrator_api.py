@@ -19,24 +19,7 @@ from cloudrepo.observations import SUSPECT, Observations
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.settings import Settings
 from cloudrepo.site import Site
-from control import (
-    authority,
-    cleaning,
-    design,
-    drift,
-    handover,
-    images,
-    lifecycle,
-    links,
-    mending,
-    path,
-    rebuild,
-    recovery,
-    repair,
-    users as people,
-    verify,
-    views,
-)
+from control import authority, late, views
 from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
 from control.calls_for_scripts import CallsForScripts
@@ -172,7 +155,7 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
     @_answers
     def list_users(self, username: str | None) -> Any:
         """Everybody with role, slices, and what is used of each quota; None acts as the operator, here and below."""
-        return people.listed(self.context)
+        return late.users.listed(self.context)
 
     @_changes
     def add_user(
@@ -185,34 +168,34 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         quotas: Mapping[str, Any] | None = None,
     ) -> Any:
         """A new user, with a password that the first login asks to change: as in `list_users`."""
-        return people.add(self.context, user, role, password, quotas or {})
+        return late.users.add(self.context, user, role, password, quotas or {})
 
     @_changes
     def remove_user(self, username: str | None, user: str, *, give_slices_to: str = "") -> Any:
         """Remove a user; one with slices only when they are given to another."""
-        return people.remove(self.context, user, give_slices_to)
+        return late.users.remove(self.context, user, give_slices_to)
 
     @_changes
     def reset_password(self, username: str | None, user: str, new_password: str) -> Any:
         """Give a user a password that the next login asks to change."""
-        return people.reset_password(self.context, user, new_password)
+        return late.users.reset_password(self.context, user, new_password)
 
     @_changes
     def set_role(self, username: str | None, user: str, role: str) -> Any:
         """Make a user an `admin`, `instructor` or `student`: the role."""
-        return people.set_role(self.context, user, role)
+        return late.users.set_role(self.context, user, role)
 
     @_changes
     def set_quota(self, username: str | None, user: str, quotas: Mapping[str, Any]) -> Any:
         """Change limits of `vms`, `cores`, `ram_gb`, `disk_gb`: the user as in `list_users`."""
-        return people.set_quota(self.context, user, quotas)
+        return late.users.set_quota(self.context, user, quotas)
 
     # ------------------------------------------------------------------------------------ design
 
     @_changes
     def create_slice(self, username: str, slice_name: str, topology_type: str = "custom") -> Any:
         """A new slice: `{"slice_id": int, "name": str}`."""
-        return design.create_slice(self.context, username, slice_name, topology_type)
+        return late.design.create_slice(self.context, username, slice_name, topology_type)
 
     @_changes
     def add_vm_to_slice(
@@ -230,8 +213,8 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
     ) -> Any:
         """A new VM on `worker` or the next with room: its dict. `image`: an added one; `first_boot`: see its page."""
         chosen = (image, first_boot, worker)
-        wish = design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, *chosen)
-        vm = design.add_vm(self.context, username, slice_id, wish)
+        wish = late.design.VmWish(vm_name, flavor_name, data_interfaces_count, internet_enabled, *chosen)
+        vm = late.design.add_vm(self.context, username, slice_id, wish)
         return views.vm(vm)
 
     @_changes
@@ -254,12 +237,12 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         """A link of two free interfaces or more: the documented six keys. The switches are those of `set_link`."""
         wishes = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
         ends = [(vm1_id, vm1_interface), (vm2_id, vm2_interface), *more_ends]
-        return links.create(self.context, username, slice_id, ends, wishes, subnet)
+        return late.links.create(self.context, username, slice_id, ends, wishes, subnet)
 
     @_changes
     def set_ends(self, username: str, slice_id: int, link_id: int, ends: Sequence[tuple[int, str]]) -> Any:
         """Have a link join these interfaces: the link as in `get_slice`. Ends that stay keep their addresses."""
-        return links.set_ends(self.context, username, slice_id, link_id, ends)
+        return late.links.set_ends(self.context, username, slice_id, link_id, ends)
 
     @_changes
     def set_link(
@@ -279,17 +262,17 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         None leaves a switch as it is. Hosts of a running slice have it when this returns. See docs/links.md.
         """
         wishes = {"spoofing": spoofing, "bridging": bridging, "vlans": vlans, "dhcp": dhcp}
-        return links.set_link(self.context, username, slice_id, link_id, wishes, progress)
+        return late.links.set_link(self.context, username, slice_id, link_id, wishes, progress)
 
     @_changes
     def remove_vm(self, username: str, slice_id: int, vm_id: int) -> Any:
         """Take a VM, its links and its disk out of a slice; one that runs ends at once."""
-        return design.remove_vm(self.context, username, slice_id, vm_id)
+        return late.design.remove_vm(self.context, username, slice_id, vm_id)
 
     @_changes
     def remove_link(self, username: str, slice_id: int, link_id: int) -> Any:
         """Take a link out of a slice."""
-        return links.remove(self.context, username, slice_id, link_id)
+        return late.links.remove(self.context, username, slice_id, link_id)
 
     @_answers
     def list_slices(self, username: str) -> Any:
@@ -314,54 +297,54 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
 
         Who logged in names a file of `images.inbox`; at a shell, or for a program, `path` is any file.
         """
-        return images.add(self.context, username, image, path, format, at_a_shell=not self.session.username)
+        return late.images.add(self.context, username, image, path, format, at_a_shell=not self.session.username)
 
     @_answers
     def list_images(self, username: str | None = None, *, look: bool = False) -> Any:
         """The added images and who uses them; with `look` the workers are asked for copies. See `control.images`."""
-        return images.listed(self.context, username, look=look)
+        return late.images.listed(self.context, username, look=look)
 
     @_changes
     def remove_image(self, username: str | None, image: str) -> Any:
         """Remove an added image that nothing uses, here and on workers: `name`, `removed_from`, `left`."""
-        return images.remove(self.context, username, image)
+        return late.images.remove(self.context, username, image)
 
     # ------------------------------------------------------------------------------------ lifecycle
 
     @_changes
     def deploy_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Networks, then machines, on all hosts at once: `Slice deployed successfully`."""
-        return lifecycle.deploy(self.context, username, slice_id, progress=progress, stop=stop)
+        return late.lifecycle.deploy(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
     def delete_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Tear a slice down by what is really there, and forget it: `Slice deleted`."""
-        return lifecycle.delete(self.context, username, slice_id, progress=progress, stop=stop)
+        return late.lifecycle.delete(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
     def stop_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Stop all VMs gracefully; disks stay."""
-        return lifecycle.stop_slice(self.context, username, slice_id, progress=progress, stop=stop)
+        return late.lifecycle.stop_slice(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
     def start_slice(self, username: str, slice_id: int, *, progress: Progress = None, stop: Stop = None) -> Any:
         """Start a stopped slice with its disks as they were."""
-        return lifecycle.start(self.context, username, slice_id, progress=progress, stop=stop)
+        return late.lifecycle.start(self.context, username, slice_id, progress=progress, stop=stop)
 
     @_changes
     def stop_vm(self, username: str, slice_id: int, vm_id: int, *, progress: ProgressCallback | None = None) -> Any:
         """Stop one VM of a running slice."""
-        return lifecycle.stop_vm(self.context, username, slice_id, vm_id, progress=progress)
+        return late.lifecycle.stop_vm(self.context, username, slice_id, vm_id, progress=progress)
 
     @_changes
     def start_vm(self, username: str, slice_id: int, vm_id: int, *, progress: ProgressCallback | None = None) -> Any:
         """Start one stopped VM of a running slice."""
-        return lifecycle.start_vm(self.context, username, slice_id, vm_id, progress=progress)
+        return late.lifecycle.start_vm(self.context, username, slice_id, vm_id, progress=progress)
 
     @_changes
     def set_restart_policy(self, username: str, slice_id: int, vm_id: int, policy: str) -> Any:
         """What the monitor does when a VM dies, `never`, `on-failure` or `always`; "" = what the setting says."""
-        return repair.set_restart_policy(self.context, username, slice_id, vm_id, policy)
+        return late.repair.set_restart_policy(self.context, username, slice_id, vm_id, policy)
 
     # ------------------------------------------------------------------------------------ after a crash
 
@@ -372,7 +355,7 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         Each as a dict: `slice_id`, `name`, `owner`, `kind`, `vm_id`, `who`, `began`, `process`,
         `is_dead`, `is_handed`, `hosts`, `text`.
         """
-        return [one.to_dict() for one in recovery.unfinished_for(self.context, username)]
+        return [one.to_dict() for one in late.recovery.unfinished_for(self.context, username)]
 
     @_changes
     def resume(
@@ -390,7 +373,7 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         `ended` says that a process on another host has ended, which cannot be seen from here; `gone` names hosts
         that are waited for and will never be back.
         """
-        return recovery.resume(
+        return late.recovery.resume(
             self.context, slice_id, who=username, progress=progress, stop=stop, ended=ended, gone=gone
         )
 
@@ -405,12 +388,12 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         ended: bool = False,
     ) -> Any:
         """Take back what was under way on a slice when its process ended: what became of it."""
-        return recovery.rollback(self.context, slice_id, who=username, progress=progress, stop=stop, ended=ended)
+        return late.recovery.rollback(self.context, slice_id, who=username, progress=progress, stop=stop, ended=ended)
 
     @_changes
     def hand_over(self, username: str, slice_id: int, kind: str) -> Any:
         """Have the monitor `deploy`, `start`, `stop` or `delete` a slice; refused when none runs."""
-        return handover.hand_over(self.context, username, slice_id, kind)
+        return late.handover.hand_over(self.context, username, slice_id, kind)
 
     # ------------------------------------------------------------------------------------ looking and cleaning
 
@@ -435,24 +418,24 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
     @_answers
     def drift(self, slice_id: int | None = None, *, username: str | None = None) -> Any:
         """Every object on every host against the records; see docs/drift.md for the keys."""
-        return drift.look(self.context, slice_id).to_dict()
+        return late.drift.look(self.context, slice_id).to_dict()
 
     @_answers
     def verify(self, slice_id: int | None = None, *, username: str | None = None) -> Any:
         """Prove on the wire who hears whom; see docs/verify.md for the keys."""
-        return verify.to_dict(verify.verify(self.context, slice_id))
+        return late.verify.to_dict(late.verify.verify(self.context, slice_id))
 
     @_answers
     def path(self, username: str, start: str, end: str) -> Any:
         """The hops from one NIC (`VM:IF`) to another, or to `gateway` or `dhcp`; see docs/verify.md for the keys."""
-        return path.look(self.context, self._usable("path", username), username, start, end)
+        return late.path.look(self.context, self._usable("path", username), username, start, end)
 
     @_changes
     def drift_fix(
         self, slice_id: int | None = None, *, username: str | None = None, progress: ProgressCallback | None = None
     ) -> Any:
         """Set right what is ours: `fixed`, `failed`, `left`, and `after`, a second look."""
-        return mending.mend(self.context, slice_id, progress=progress)
+        return late.mending.mend(self.context, slice_id, progress=progress)
 
     @_changes
     def state_rebuild(
@@ -464,16 +447,16 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         force: bool = False,
     ) -> Any:
         """Make the records anew from the hosts. Build a new façade afterwards: this one marks with the old name."""
-        return rebuild.rebuild(self.context, hosts, installation=installation, force=force)
+        return late.rebuild.rebuild(self.context, hosts, installation=installation, force=force)
 
     @_answers
     def cleanup_plan(self, host: str | None = None, *, username: str | None = None) -> Any:
         """All that carries our mark, by host: what `cleanup` would remove."""
-        return cleaning.plan(self.context, host)
+        return late.cleaning.plan(self.context, host)
 
     @_changes
     def cleanup(
         self, host: str | None = None, *, username: str | None = None, progress: ProgressCallback | None = None
     ) -> Any:
         """Remove all that carries our mark, on one host or on all."""
-        return cleaning.clean(self.context, host, progress=progress)
+        return late.cleaning.clean(self.context, host, progress=progress)

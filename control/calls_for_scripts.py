@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
-from control import authority, guests, planning
+from control import authority, late
 from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
 from control.context import Context
@@ -25,12 +25,12 @@ class CallsForScripts:
 
         See `control.planning.plan` for the keys; docs/commands.md says what they mean.
         """
-        return planning.plan(self.context, username, slice_id, kind, vm_id)
+        return late.planning.plan(self.context, username, slice_id, kind, vm_id)
 
     @_answers
     def allocate(self, username: str, kind: str, wish: Mapping[str, Any], *, slice_id: int | None = None) -> Any:
         """What `create_slice`, `add_vm` or `add_link` would be given: `allocations`, and the `quota` afterwards."""
-        return planning.allocate(self.context, username, kind, slice_id, wish)
+        return late.planning.allocate(self.context, username, kind, slice_id, wish)
 
     @_changes
     def apply_plan(
@@ -43,7 +43,7 @@ class CallsForScripts:
         stop: Interruption | None = None,
     ) -> Any:
         """Do what a plan of a slice says, if record and hosts are as they were; else the refusal says what moved."""
-        return planning.apply(self.context, username, slice_id, plan, progress, stop)
+        return late.planning.apply(self.context, username, slice_id, plan, progress, stop)
 
     @_changes
     def exec_in_vm(
@@ -51,4 +51,4 @@ class CallsForScripts:
     ) -> Any:
         """Run a program in a running VM by its guest agent: `status`, `out`, `err` (bytes), and which VM it was."""
         slices = authority.usable_slices(self.context, "exec_in_vm", username)
-        return guests.run(self.context, slices, username, vm, command, stdin=stdin, timeout_s=timeout_s)
+        return late.guests.run(self.context, slices, username, vm, command, stdin=stdin, timeout_s=timeout_s)

@@ -1,0 +1,39 @@
+"""The use cases behind the façade, each loaded when it is first called: a command that only lists starts sooner.
+
+`late.drift.look(…)` is `control.drift.look(…)`. Several threads may ask: an import is done once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from control import (
+        cleaning as cleaning,
+        design as design,
+        drift as drift,
+        guests as guests,
+        handover as handover,
+        hardening as hardening,
+        host_doctor as host_doctor,
+        host_mending as host_mending,
+        images as images,
+        lifecycle as lifecycle,
+        links as links,
+        mending as mending,
+        path as path,
+        planning as planning,
+        rebuild as rebuild,
+        recovery as recovery,
+        repair as repair,
+        users as users,
+        verify as verify,
+    )
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A use case by the name of its module."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return importlib.import_module(f"control.{name}")
