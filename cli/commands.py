@@ -419,7 +419,7 @@ def lint() -> int:
 
 @app.command(context_settings=_PASS_ON)
 def bench(context: typer.Context) -> int:
-    """Measure: `bench deploy`, `bench monitor`, `bench state`, `bench verify`."""
+    """Measure: `bench commands`, `bench deploy`, `bench monitor`, `bench state`, `bench verify`."""
     from cli.testing import run_bench
 
     return run_bench(context.args)

@@ -1,0 +1,126 @@
+"""How long one-shot commands take from start to end, each a process of its own: `./cloud bench commands`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.deployment.report import machine
+from bench.storage import made
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- commands: made by ./cloud bench commands --readme -->", "<!-- end of commands -->"
+SMALL, CLASS = 10, 1000  # VMs
+#: Command, VMs in the state, target in seconds. Nobody is asked: there are no hosts.
+ROWS: tuple[tuple[str, int, float | None], ...] = (
+    ("--version", SMALL, None),
+    ("slice list", SMALL, 0.3),
+    ("vm show 1001", SMALL, 0.3),
+    ("link list 1000 --json", SMALL, 0.3),
+    ("config show", SMALL, 0.3),
+    ("state check", SMALL, 0.3),
+    ("status --no-wait", SMALL, 0.3),
+    ("__complete deploy ", SMALL, None),
+    ("status --no-wait", CLASS, 1.0),
+    ("status --no-wait --json", CLASS, 1.0),
+    ("slice list --json", CLASS, None),
+    ("__complete console ", CLASS, None),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One command: how often it was run is how many figures there are.
+
+    Attributes:
+        command: its words.
+        vms: in the state.
+        target_s: what it may take, or None.
+        wall_s: from start to end.
+        cpu_s: what the process used of the processor.
+    """
+
+    command: str
+    vms: int
+    target_s: float | None
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+
+
+def measure(folder: Path, rounds: int) -> list[Measured]:
+    """All rows; the first run of each is not counted, so that files are in memory as they are in a working day."""
+    states = {}
+    for vms in (SMALL, CLASS):
+        states[vms] = folder / str(vms) / "database.yaml"
+        states[vms].parent.mkdir()
+        made.write(states[vms], vms)
+    found = []
+    for command, vms, target in ROWS:
+        print(f"{command} with {vms} VMs …", file=sys.stderr, flush=True)
+        figures = [_run(command, states[vms]) for _ in range(rounds + 1)][1:]
+        found.append(Measured(command, vms, target, *zip(*figures, strict=True)))
+    return found
+
+
+def _run(command: str, state: Path) -> tuple[float, float]:
+    words = (sys.executable, str(CHECKOUT / "main.py"), *command.split(" "))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDREPO_")}
+    clean.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles everything anew
+    environment = clean | {"CLOUDREPO_STATE": str(state), "CLOUDREPO_LAB_ONLY": "1"}
+    began = time.monotonic()
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.monotonic() - began
+    process.stderr.close()
+    assert process.returncode == 0, (command, said.decode())
+    return wall, used.ru_utime + used.ru_stime
+
+
+def table(rows: Sequence[Measured]) -> str:
+    """The figures as Markdown."""
+    lines = ["| command | VMs | takes, median (least) | of the processor | target | met |", "|---|---|---|---|---|---|"]
+    for one in rows:
+        wall, cpu = statistics.median(one.wall_s), statistics.median(one.cpu_s)
+        target, met = "", ""
+        if one.target_s is not None:
+            target, met = f"≤ {one.target_s:g} s", "yes" if wall <= one.target_s else "**no**"
+        took = f"{wall:.2f} s ({min(one.wall_s):.2f})"
+        lines.append(f"| `{one.command.strip()}` | {one.vms:,} | {took} | {cpu:.2f} s | {target} | {met} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure in a folder of its own, which is removed.
+
+    Returns:
+        0; a target that is missed is said, not an error.
+    """
+    parser = argparse.ArgumentParser(prog="./cloud bench commands", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="runs of each; default: 15")
+    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()[1]
+    with tempfile.TemporaryDirectory(prefix="cloud-bench-") as folder:
+        text = table(measure(Path(folder), options.rounds))
+    print(text)
+    if options.readme:
+        head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        page = f"{machine(load)}\n\n{options.rounds} runs of each.\n\n{text}"
+        README.write_text(f"{head}{BEGIN}\n{page}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
