@@ -4,48 +4,57 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cli import documents
+from cli.documents import NotDone
 from cli.progress import ProgressDisplay
 from cli.screen import FAINT, GOOD, STRONG
 from cli.text import count
 
 if TYPE_CHECKING:
     from cli.ask import Ask
-    from cli.installation import Installation
     from cli.screen import Screen
+    from cli.work import Work
 
 DIFFERENCES = 2  # the exit status of a dry run that found something
 
 
-def clean_up(
-    installation: Installation, host: str | None, screen: Screen, ask: Ask, *, dry_run: bool, assume_yes: bool
-) -> int:
+def clean_up(work: Work, host: str | None, ask: Ask, *, dry_run: bool, assume_yes: bool) -> int:
     """List what would be removed, ask, remove.
 
     Returns:
-        The exit status: 0 done or nothing to do, 1 failed or not agreed, 2 a dry run that found something.
+        The exit status: 0 done or nothing to do, 1 a host did not answer, 2 a dry run that found something.
+
+    Raises:
+        NotDone: it was refused, or not agreed to.
     """
-    ok, plan = installation.api.cleanup_plan(host)
-    if not ok:
-        screen.complain(plan)
-        return 1
-    total = _show(screen, plan)
-    incomplete = bool(plan["unreachable"])
+    plan = work.done(work.api.cleanup_plan(host))
+    total = _show(work.screen, plan)
     if not total:
-        screen.line("Nothing on the hosts that answered carries this installation's mark.")
-        return 1 if incomplete else 0
+        work.screen.line("Nothing on the hosts that answered carries this installation's mark.")
+        return _end(work, plan, removed=False, is_whole=True)
     if dry_run:
-        return DIFFERENCES
+        return _end(work, plan, removed=False, is_whole=True) or DIFFERENCES
     if not assume_yes and not ask.yes(f"Remove {count(total, 'object')}", default=False):
-        screen.line("Nothing was removed.")
-        return 1
-    with ProgressDisplay(screen) as display:
-        ok, answer = installation.api.cleanup(host, progress=display)
-    if not ok:
-        screen.complain(answer)
-        return 1
+        raise NotDone("Nothing was removed.", code="unanswered")
+    with ProgressDisplay(work.screen) as display:
+        answer = work.done(work.api.cleanup(host, progress=display))
     removed = sum(len(words) for words in answer["hosts"].values())
-    screen.line((f"Removed {count(removed, 'object')}.", GOOD))
-    return 1 if answer["unreachable"] or removed < total else 0
+    work.screen.line((f"Removed {count(removed, 'object')}.", GOOD))
+    return _end(work, answer, removed=True, is_whole=removed >= total)
+
+
+def _end(work: Work, answer: dict[str, Any], *, removed: bool, is_whole: bool) -> int:
+    """Write the document; the exit status."""
+    wrong = None
+    if answer["unreachable"]:
+        ip, reason = next(iter(answer["unreachable"].items()))
+        wrong = documents.error(reason or f"{ip} cannot be reached", code="host.unreachable")
+    elif not is_whole:
+        wrong = documents.error("Not all that was listed was removed.", code="cleanup.incomplete")
+    if work.as_json:
+        found = {key: answer[key] for key in ("hosts", "unreachable")}
+        documents.write({"command": work.name, "removed": removed, **found}, wrong=wrong)
+    return 1 if wrong is not None else 0
 
 
 def _show(screen: Screen, plan: dict[str, Any]) -> int:

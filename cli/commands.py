@@ -257,11 +257,13 @@ def cleanup(
     host: Annotated[str | None, typer.Option(metavar="IP", help="Only on this host.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """Remove everything on the hosts that carries this installation's mark, after a list and a yes."""
     from cli.cleanup import clean_up
 
-    return clean_up(_installation(context), host, Screen(), questions(), dry_run=dry_run, assume_yes=yes)
+    work = Work(context, "cleanup", as_json=as_json)
+    return clean_up(work, host, questions(aside=as_json), dry_run=dry_run, assume_yes=yes)
 
 
 @app.command()
@@ -353,13 +355,12 @@ def restart_policy(
         str, typer.Argument(metavar="POLICY", help="never, on-failure or always; `default` is what the setting says.")
     ],
     user: As = "",
+    as_json: Json = False,
 ) -> int:
     """Say what the monitor does when a VM dies."""
     from cli.monitor import change_restart_policy
 
-    return _open_guest(
-        context, vm, user, lambda api, owner, name, screen: change_restart_policy(api, owner, name, policy, screen)
-    )
+    return change_restart_policy(Work(context, "restart-policy", as_json=as_json), vm, user, policy)
 
 
 def _open_guest(context: typer.Context, vm: str, user: str, opener: Any) -> int:

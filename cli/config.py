@@ -9,7 +9,7 @@ import typer
 
 from cli import documents
 from cli.documents import NotDone
-from cli.installation import state_path
+from cli.installation import state_folder, state_path
 from cli.options import Json
 from cli.screen import FAINT, STRONG
 from cli.work import is_quiet, talk
@@ -33,6 +33,7 @@ def show(
     as_json: Json = False,
 ) -> int:
     """Show each setting and its value; with `--origin` also whether flag, variable, file or default gave it."""
+    state_folder()
     path, screen = state_path(), talk(context, as_json=as_json)
     settings = [
         one for one in _settings() if one["key"] == prefix or one["key"].startswith(f"{prefix}." if prefix else "")

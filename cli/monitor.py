@@ -20,8 +20,8 @@ from cli.screen import BAD, FAINT, GOOD, Piece, Screen
 from cli.text import count
 
 if TYPE_CHECKING:
+    from cli.work import Work
     from cloudrepo.watched import Notice
-    from orchestrator_api import OrchestratorAPI
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -147,22 +147,19 @@ def _show(voice: _Voice, notice: Notice) -> None:
     voice.say((f"{stamp} ", FAINT), (notice.text, STYLES.get(notice.level, "")))
 
 
-def change_restart_policy(api: OrchestratorAPI, owner: str, words: str, policy: str, screen: Screen) -> bool:
-    """Change what the monitor does when a VM dies, for its owner; whether that was done."""
-    ok, slices = api.list_slices(owner)
-    vms = [(record["slice_id"], vm) for record in slices for vm in record["vms"]] if ok else []
-    found = [each for each in vms if str(each[1]["vm_id"]) == words] or [one for one in vms if one[1]["name"] == words]
-    if len(found) != 1:
-        screen.complain(f"{owner} has several VMs called {words}; an id is sure.")
-        return False
-    slice_id, vm = found[0]
-    ok, answer = api.set_restart_policy(owner, slice_id, vm["vm_id"], "" if policy == "default" else policy)
-    if not ok:
-        screen.complain(answer)
-        return False
-    chosen = answer or f"the setting's ({api.settings.monitor.restart})"
-    screen.line((f"Restart policy of VM {vm['vm_id']} ({vm['name']}): {chosen}.", GOOD))
-    return True
+def change_restart_policy(work: Work, words: str, user: str, policy: str) -> int:
+    """Change what the monitor does when a VM dies; the exit status.
+
+    Raises:
+        NotDone: there is no such VM, several are called that, or it was refused.
+    """
+    record, vm = work.installation.one_vm(words, user)
+    acting, chosen = user or str(record["owner"]), "" if policy == "default" else policy
+    answer = work.done(work.api.set_restart_policy(acting, int(record["slice_id"]), int(vm["vm_id"]), chosen))
+    said = answer or f"the setting's ({work.installation.settings.monitor.restart})"
+    work.ids(vm["vm_id"])
+    work.screen.line((f"Restart policy of VM {vm['vm_id']} ({vm['name']}): {said}.", GOOD))
+    return work.end({"slice_id": record["slice_id"], "vm_id": vm["vm_id"], "name": vm["name"], "policy": str(answer)})
 
 
 # ---------------------------------------------------------------------------------------- the unit

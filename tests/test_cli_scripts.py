@@ -92,7 +92,7 @@ def test_what_fails_leaves_one_document(
     monkeypatch.setenv("CLOUDREPO_STATE", str(state))
     status = run(*words, "--json", *(["--nonsense"] if trouble == "usage" else []))
     shown = capsys.readouterr()
-    if trouble == "damaged" and words[0] in ("events", "state") and words[-1] in ("events", "history"):
+    if trouble == "damaged" and words in (("events",), ("state", "history"), ("config", "show")):
         assert status == 0, "these do not need what the file holds"
         return
     document = json.loads(shown.out)

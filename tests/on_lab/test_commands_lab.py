@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli import commands
-from cli.installation import STATE_VARIABLE
+from cli.installation import Installation
 from on_lab.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.lab
@@ -46,7 +46,12 @@ class Bench:
 def bench(module_clusters: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         cluster = module_clusters()
-        patch.setenv(STATE_VARIABLE, str(cluster.state))
+        api = cluster.api  # one for all commands, so that its connections are closed with the cluster
+
+        def opened(before_write: Any) -> Installation:
+            return Installation(cluster.state, api.db, api.settings, api)
+
+        patch.setattr(Installation, "open", opened)
         yield Bench(cluster, tmp_path_factory.mktemp("plan"))
 
 
