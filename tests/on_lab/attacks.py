@@ -24,7 +24,8 @@ OUT, UNTRANSLATED, BACK = "the internet", "the internet, untranslated", "answere
 LOCAL = 0x88B5  # an EtherType for local experiments (IEEE 802, 9.2.4)
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 WEB, WORKER_IP, NODE_IP, ORCHESTRATOR_IP = "203.0.113.1", "10.0.10.2", "10.0.10.3", "10.0.10.254"
-WORKER_IP6 = "fd00:10::2"
+WORKER_IP6, NODE_IP6, ORCHESTRATOR_IP6 = "fd00:10::2", "fd00:10::3", "fd00:10::254"
+GATEWAY_IP6 = "fd00:400::1"  # the gateway's port, where nothing holds it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +153,9 @@ def _by_gateway(book: Book) -> None:
     book.on_400("a neighbour, by the gateway", ask(ground.same.ip), SAME, stays=here)
     book.on_400("another tenant's link, by the gateway", ask(ground.other_far.ip), OTHER_FAR, stays=here)
     book.on_400("the internet, by a packet of no connection", ask(WEB, 80, packets.RST), UNTRANSLATED, stays=here)
-    six = tcp("fd00:400::66", WORKER_IP6, 40000, 22, payload=book.note)
-    book.on_400("a worker, by IPv6", ethernet(gateway.mac, own.mac, IPV6, six), WORKER)
+    for name, target, place in (("a worker", WORKER_IP6, WORKER), ("the orchestrator", ORCHESTRATOR_IP6, ORCHESTRATOR)):
+        six = tcp("fd00:400::66", target, 40000, 22, payload=book.note)
+        book.on_400(f"{name}, by IPv6", ethernet(gateway.mac, own.mac, IPV6, six), place)
 
 
 def _by_links_gateway(book: Book) -> None:
@@ -170,8 +172,9 @@ def _by_links_gateway(book: Book) -> None:
     book.on_link("a machine on VLAN 400, by the link's gateway", "eth2", ask(ground.same.ip), SAME)
     ping = ethernet(gateway.mac, own.mac, IPV4, icmp(own.ip, ground.gateway.ip, 8, 0, book.note))
     book.on_link("VLAN 400's gateway, by ping by the link's", "eth2", ping, BACK)
-    six = tcp("fd00:400::66", WORKER_IP6, 40000, 22, payload=book.note)
-    book.on_link("a worker, by IPv6 by the link's gateway", "eth2", ethernet(gateway.mac, own.mac, IPV6, six), WORKER)
+    for name, target, place in (("a worker", WORKER_IP6, WORKER), ("the orchestrator", ORCHESTRATOR_IP6, ORCHESTRATOR)):
+        six = ethernet(gateway.mac, own.mac, IPV6, tcp("fd00:400::66", target, 40000, 22, payload=book.note))
+        book.on_link(f"{name}, by IPv6 by the link's gateway", "eth2", six, place)
 
 
 def _allowed(book: Book) -> None:

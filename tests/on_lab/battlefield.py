@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,8 +42,9 @@ for my $n (1 .. $count) {
 SCAN = """
 my (@open, %way); my $waits = "";
 while (my $line = <STDIN>) {
-    my ($ip, $port) = split " ", $line; my $s; socket($s, 2, 1, 6) or die "socket: $!"; fcntl($s, 4, 2048);
-    connect($s, pack("S n C4 x8", 2, $port, split(/[.]/, $ip)));
+    my ($ip, $port, $six) = split " ", $line; my $s; socket($s, $six ? 10 : 2, 1, 6) or die "socket: $!";
+    fcntl($s, 4, 2048);
+    connect($s, $six ? pack("S n N H32 N", 10, $port, 0, $six, 0) : pack("S n C4 x8", 2, $port, split(/[.]/, $ip)));
     $way{fileno $s} = [$s, "$ip $port"]; vec($waits, fileno($s), 1) = 1;
 }
 for (1 .. 30) {
@@ -131,9 +133,20 @@ class Battlefield:
 
     def scan(self, name: str, targets: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
         """Where a guest can connect to."""
-        text = "".join(f"{ip} {port}\n" for ip, port in targets)
+        text = "".join(
+            f"{ip} {port} {socket.inet_pton(socket.AF_INET6, ip).hex() if ':' in ip else ''}\n" for ip, port in targets
+        )
         lines = self.perl(name, SCAN, stdin=text).splitlines()
         return {(line.split()[0], int(line.split()[1])) for line in lines}
+
+    def speak_ipv6(self, name: str, number: int) -> None:
+        """A guest gives itself an address on VLAN 400 and a way to the node, as its root may."""
+        lines = (
+            "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0 >/dev/null 2>&1",
+            f"ip -6 addr add fd00:400::{number}/64 dev eth0 nodad",
+            f"ip -6 route replace fd00:10::/64 via {attacks.GATEWAY_IP6} dev eth0",
+        )
+        self.run(name, "sh", "-c", "; ".join(lines))
 
     def flood(self, card: str, count: int) -> dict[str, int]:
         """By host, how many of so many made-up MACs its switch has learnt."""
@@ -186,6 +199,7 @@ class Battlefield:
         lines = [
             f"iptables -F {chain}-FORWARD; iptables -F {chain}-INPUT",
             "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.gw_vlan400.disable_ipv6=0",
+            f"ip address add {attacks.GATEWAY_IP6}/64 dev gw_vlan400 nodad",
             self._neighbour("replace", "a2", "eth0", 400),
         ]
         for vlan in (self.vlans[1], self.vlans[3]):
@@ -267,6 +281,36 @@ def _place(ear: Ear, frame: bytes) -> str:
     return attacks.OUT if frame[26:30] == socket.inet_aton(UPLINK_IP) else attacks.UNTRANSLATED
 
 
+IPV6_ENDS = {W2: attacks.WORKER_IP6, "": attacks.ORCHESTRATOR_IP6}  # "" is the orchestrator
+
+
+def _on(cluster: Cluster, ip: str, what: str, address: str) -> None:
+    """Give an end of the management network an IPv6 address and a way back to guests, or take both away."""
+    words = [
+        ["ip", "address", what, f"{address}/64", "dev", "eth0", *(["nodad"] if what == "add" else [])],
+        ["ip", "-6", "route", what, "fd00:400::/64", "via", attacks.NODE_IP6, "dev", "eth0"],
+    ]
+    for each in words if what == "add" else words[::-1]:
+        if ip:
+            cluster.host(ip, *each)
+        else:  # this thread is in its network
+            subprocess.run(each, check=True)
+
+
+@contextmanager
+def listening(cluster: Cluster, port: int) -> Iterator[None]:
+    """Somebody takes connections by IPv6 at this port of the node, of a worker and of the orchestrator."""
+    rooms = [cluster.lab.host_room(ip) for ip in (NETWORK_NODE, W2)] + [cluster.lab.orchestrator_room()]
+    with ExitStack() as stack:
+        for room in rooms:
+            with network_of(room.pid()):
+                door = stack.enter_context(socket.socket(socket.AF_INET6))
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(("::", port))
+            door.listen(64)
+        yield
+
+
 @contextmanager
 def battlefield(cluster: Cluster) -> Iterator[Battlefield]:
     """Deployed, and the attacker has booted; taken down afterwards. The node routes IPv6 as well, to a worker."""
@@ -287,9 +331,10 @@ def battlefield(cluster: Cluster) -> Iterator[Battlefield]:
     assert places == {"a1": W1, "a2": W1, "a3": W2, "b1": NETWORK_NODE, "b2": W2}, places
     for made in (one, two):
         cluster.ok("deploy_slice", "admin", made["id"])
-    setup = "sysctl -qw net.ipv6.conf.all.forwarding=1; ip address add fd00:10::3/64 dev eth0 nodad"
+    setup = f"sysctl -qw net.ipv6.conf.all.forwarding=1; ip address add {attacks.NODE_IP6}/64 dev eth0 nodad"
     cluster.host(NETWORK_NODE, "sh", "-ec", setup)
-    cluster.host(W2, "ip", "address", "add", f"{attacks.WORKER_IP6}/64", "dev", "eth0", "nodad")
+    for ip, address in IPV6_ENDS.items():
+        _on(cluster, ip, "add", address)
     battle = Battlefield(cluster, ids, [one["id"], two["id"]], (first, second, third, fourth))
     try:
         for name in ("a1", "a2", "b1"):
@@ -297,8 +342,9 @@ def battlefield(cluster: Cluster) -> Iterator[Battlefield]:
         wait_until(lambda: cluster.pings(ids["a1"], "10.60.7.1", count=1), 60, "the gateway answers")
         yield battle
     finally:
-        cluster.host(W2, "ip", "address", "del", f"{attacks.WORKER_IP6}/64", "dev", "eth0")
-        back = "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0; ip address del fd00:10::3/64 dev eth0"
-        cluster.host(NETWORK_NODE, "sh", "-ec", back)
+        for ip, address in IPV6_ENDS.items():
+            _on(cluster, ip, "del", address)
+        back = "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0"
+        cluster.host(NETWORK_NODE, "sh", "-ec", f"{back}; ip address del {attacks.NODE_IP6}/64 dev eth0")
         for slice_id in battle.slices:
             cluster.ok("delete_slice", "admin", slice_id)

@@ -14,7 +14,7 @@ import pytest
 from lab.layout import PROVIDER_IP, UPLINK_IP
 from on_lab import attacks
 from on_lab.attacks import Attack
-from on_lab.battlefield import Battlefield, battlefield
+from on_lab.battlefield import Battlefield, battlefield, listening
 from on_lab.cluster import HOSTS, NETWORK_NODE, Cluster, Record
 
 pytestmark = pytest.mark.lab
@@ -23,6 +23,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "isolation.md"
 MACS = 3000
 #: Where services are wont to listen, beside all that do on the hosts.
 WELL_KNOWN = (21, 22, 23, 25, 53, 67, 80, 111, 443, 2379, 3306, 5432, 5666, 5900, 5901, 6633, 6640, 6653, 8080, 16509)
+DOOR = 7777  # open by IPv6 on hosts and the orchestrator while it is asked for
+ADDRESSES6 = (attacks.GATEWAY_IP6, attacks.NODE_IP6, attacks.WORKER_IP6, attacks.ORCHESTRATOR_IP6)
+TARGETS6 = [(ip, port) for ip in ADDRESSES6 for port in (*WELL_KNOWN, DOOR)]
 Places = dict[str, frozenset[str]]
 Doors = set[tuple[str, int]]
 
@@ -73,6 +76,10 @@ def _fight(fought: Campaign) -> None:
         fought.without |= ground.tried(tagged)
     fought.believed.append(_gateway_of(ground))
     fought.doors["without"] = ground.scan("a1", targets)
+    for name, number in (("a1", 66), ("b1", 67)):
+        ground.speak_ipv6(name, number)
+    with listening(ground.cluster, DOOR):
+        fought.doors["without, IPv6"] = ground.scan("a1", TARGETS6)
     floods = {card: ground.flood(card, MACS) for card in ("eth0", "eth2")}
     fought.left = ground.close()
     _ask_gateway(ground)
@@ -82,6 +89,8 @@ def _fight(fought: Campaign) -> None:
     fought.believed.append(_gateway_of(ground))
     fought.learnt = {card: (found, ground.flood(card, MACS)) for card, found in floods.items()}
     fought.doors |= {name: ground.scan(name, targets) for name in ("a1", "b1")}
+    with listening(ground.cluster, DOOR):
+        fought.doors |= {f"{name}, IPv6": ground.scan(name, TARGETS6) for name in ("a1", "b1")}
 
 
 def _ask_gateway(ground: Battlefield) -> None:
@@ -159,6 +168,12 @@ def test_switches_learn_no_made_up_macs(campaign: Campaign) -> None:
 def test_from_a_guest_and_from_another_tenants_no_host_has_an_open_port(campaign: Campaign) -> None:
     assert {("10.60.7.1", 22), (NETWORK_NODE, 22), (UPLINK_IP, 22)} <= campaign.doors["without"]
     assert campaign.doors["a1"] == campaign.doors["b1"] == {(attacks.WEB, 80)}
+
+
+@pytest.mark.cost(seconds=1)
+def test_by_ipv6_no_host_and_not_the_orchestrator_has_an_open_port(campaign: Campaign) -> None:
+    assert {(ip, DOOR) for ip in ADDRESSES6} <= campaign.doors["without, IPv6"]
+    assert campaign.doors["a1, IPv6"] == campaign.doors["b1, IPv6"] == set()
 
 
 @pytest.mark.cost(seconds=10)
