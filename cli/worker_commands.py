@@ -28,11 +28,28 @@ def _status(ok: bool) -> int:
 
 
 @app.command("add")
-def worker_add(context: typer.Context, ip: Address) -> int:
-    """Enrol a host: contact it, pin its key, learn what it is."""
+def worker_add(
+    context: typer.Context,
+    ip: Address,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Install and set up what a worker needs, and say what was changed.")
+    ] = False,
+    uplink: Annotated[str, typer.Option(metavar="IF", help="With --bootstrap: the device to the other hosts.")] = "",
+    admin: Annotated[str, typer.Option(metavar="USER", help="With --bootstrap: an account that is root there.")] = "",
+    datapath: Annotated[
+        str, typer.Option(metavar="KIND", help="With --bootstrap: `system` or `netdev`, of a bridge that is made.")
+    ] = "",
+    as_json: Json = False,
+) -> int:
+    """Enrol a host: contact it, pin its key, learn what it is; with --bootstrap make it a worker first."""
     from cli.workers import add_worker
 
-    return _status(add_worker(_installation(context), ip, Screen()))
+    if (uplink or admin or datapath) and not bootstrap:
+        raise typer.BadParameter("it belongs to --bootstrap", param_hint="--uplink, --admin, --datapath")
+    if datapath not in ("", "system", "netdev"):
+        raise typer.BadParameter("system or netdev is wanted", param_hint="--datapath")
+    wishes = {"uplink": uplink, "admin": admin, "datapath": datapath} if bootstrap else None
+    return add_worker(_installation(context), ip, Screen(sys.stderr if as_json else None), wishes, as_json=as_json)
 
 
 @app.command("drain")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from cli import documents
 from cli.ask import Ask
+from cli.documents import NotDone
 from cli.installation import Installation
 from cli.screen import FAINT, GOOD, Screen
 from cli.screens.cluster import show_cluster
@@ -15,22 +18,57 @@ if TYPE_CHECKING:
     from cloudrepo.known_hosts import KnownHosts
 
 
-def add_worker(installation: Installation, address: str, screen: Screen) -> bool:
+def add_worker(
+    installation: Installation, address: str, screen: Screen, wishes: Mapping[str, str] | None, *, as_json: bool
+) -> int:
     """Contact a host, pin its key, and put it into `workers_list`.
 
+    Args:
+        installation: where it is enrolled.
+        address: the host's.
+        screen: for people.
+        wishes: `uplink`, `admin` and `datapath` of a host that is made a worker first; None = it is one.
+        as_json: whether a document is written.
+
     Returns:
-        Whether it answered; one that does not is enrolled nevertheless and asked at each start.
+        The exit status: 0 when it answered and nothing is wrong with it. One that does not answer is enrolled
+        nevertheless and asked at each start, but not where it could not be made a worker.
+
+    Raises:
+        NotDone: it could not be made a worker, or the address is none.
     """
     ip = _address(address, screen)
     if ip is None:
-        return False
+        raise NotDone(f"{address!r} is no IP address", code="worker.address")
+    made: dict[str, Any] = {"changed": [], "warnings": []}
+    if wishes is not None:
+        ok, made = installation.api.bootstrap_worker(ip, **wishes)
+        if not ok:
+            raise NotDone(made)
+        for line in made["changed"] or ["nothing was changed: all was as it should be"]:
+            screen.line(f"{ip}: {line}")
+        for line in made["warnings"]:
+            screen.complain(f"{ip}: {line}")
     with installation.db.transaction() as data:
         known = data.setdefault("workers_list", [])
         is_new = ip not in known
         if is_new:
             known.append(ip)
     screen.line(f"{ip} is enrolled." if is_new else f"{ip} was enrolled already.")
-    return _ask_worker(installation, ip, screen)
+    ok = _ask_worker(installation, ip, screen)
+    if as_json:
+        wrong = None if ok else documents.error(f"{ip} cannot be used as it is", code="worker.problems")
+        worker = {"ip": ip, "is_new": is_new, "problems": problems_of(installation, ip)}
+        documents.write({"command": "worker add", **worker, **made}, wrong=wrong)
+    return 0 if ok else 1
+
+
+def problems_of(installation: Installation, ip: str) -> list[str]:
+    """What keeps a worker from its work, as discovery found it; why it did not answer."""
+    found = installation.api.discovery.results().get(ip)
+    if found is None:
+        return [f"{ip} was not asked"]
+    return list(found.problems) if found.ok else [found.reason]
 
 
 def list_workers(work: Work) -> int:

@@ -104,6 +104,7 @@ RULES: dict[str, Rule] = {
     "drift_fix": Rule("cluster", NONE, NONE, ALL),
     "state_rebuild": Rule("cluster", NONE, NONE, ALL),
     "harden_worker": Rule("cluster", NONE, NONE, ALL),
+    "bootstrap_worker": Rule("cluster", NONE, NONE, ALL),
     "drain_worker": Rule("cluster", NONE, NONE, ALL),
     "remove_worker": Rule("cluster", NONE, NONE, ALL),
     "cleanup_plan": Rule("cluster", NONE, NONE, ALL),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudrepo import guest_accounts
@@ -19,7 +20,7 @@ from control.context import Context
 if TYPE_CHECKING:
     from remote_executor import RemoteExecutor
 
-PATIENCE_S = 120.0
+PATIENCE_S = 1000.0  # packages are installed from a mirror that may be slow
 
 
 def bounds(context: Context, ip: str) -> dict[str, Any]:
@@ -101,6 +102,16 @@ def ask_root(context: Context, ip: str, message: bytes, *, admin: str, remedy: s
         privilege="sudo",
     ) as executor:
         return _ask(executor, ip, message, remedy)
+
+
+def public_key(context: Context, ip: str) -> str:
+    """The public half of the key that we log in with; "" when it does not lie beside the private one."""
+    for path in resolve_target(ip, context.site.executor.options).key_files:
+        try:
+            return Path(f"{path}.pub").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            continue
+    return ""
 
 
 def _read(ip: str, line: bytes) -> dict[str, Any]:

@@ -35,6 +35,13 @@ class HostCalls:
         return host_mending.mend(self.context, hosts, vlans)
 
     @_changes
+    def bootstrap_worker(
+        self, ip: str, *, username: str | None = None, uplink: str = "", admin: str = "", datapath: str = ""
+    ) -> Any:
+        """Install and set up on a host what a worker needs: `changed`, `warnings`. See `control.workers`."""
+        return workers.bootstrap(self.context, ip, uplink=uplink, admin=admin, datapath=datapath)
+
+    @_changes
     def drain_worker(self, ip: str, *, username: str | None = None, undo: bool = False) -> Any:
         """Place no new VM on a worker, or some again: `ip`, `is_drained`, `changed`, `vms` (those that are there)."""
         return workers.drain(self.context, ip, undo=undo)

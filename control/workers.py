@@ -1,16 +1,95 @@
-"""Workers that go: kept free of new VMs, taken out of the installation."""
+"""Workers come and go: made ready over SSH, kept free of new VMs, taken out of the installation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo import worker_facts
+from cloudrepo.errors import CloudError, HostError, RefusedError
+from cloudrepo.host.message import HELPERS_HOME, encode
+from cloudrepo.images import resolve
 from cloudrepo.placement import DRAINED
 from cloudrepo.state import all_slices
 from cloudrepo.validation import excerpt
-from control import cleaning
+from control import cleaning, hardening, host_proofs
 from control.context import Context, Record
+
+PROGRAMS = {**{program: package for program, package in worker_facts.PACKAGES.values()}, "setpriv": "util-linux"}
+
+
+# -- coming ------------------------------------------------------------------------------
+
+
+def bootstrap(context: Context, ip: str, *, uplink: str = "", admin: str = "", datapath: str = "") -> dict[str, Any]:
+    """Install and set up on a host what a worker needs; what is as it should be stays.
+
+    Args:
+        context: the installation.
+        ip: the host; it need not be enrolled.
+        uplink: the device to the other hosts; "" = the bridge keeps what it has.
+        admin: the account that is root there; "" = the one that we log in with.
+        datapath: of a bridge that is made: `system` or `netdev`; "" = by whether the kernel has the module.
+
+    Returns:
+        `changed` and `warnings`, a line each.
+
+    Raises:
+        HostError: the host cannot be reached, the account is not root there, or a step failed: with what was done.
+    """
+    executor = context.site.executor
+    is_limited, images = context.settings.host.privilege == "helper", context.settings.images.base_dir
+    request = {
+        "account": executor.options.user,
+        "public_key": hardening.public_key(context, ip),
+        "user": context.site.user,
+        "is_root_wanted": not is_limited,
+        "base_dir": resolve(images, HELPERS_HOME) if is_limited else images,
+        "bridge": context.settings.network.bridge,
+        "uplink": uplink,
+        "datapath": datapath,
+        "packages": PROGRAMS,
+    }
+    remedy = (
+        f"name an account that is root there without a password: `./cloud worker add {ip} --bootstrap --admin USER`"
+    )
+    answer = hardening.ask_root(context, ip, encode("bootstrap", request), admin=admin, remedy=remedy)
+    done = {"changed": list(answer["changed"]), "warnings": list(answer["warnings"])}
+    _require_done(ip, answer, done["changed"])
+    if is_limited:
+        more = hardening.harden(context, ip, admin=admin)
+        done = {key: [*done[key], *more[key]] for key in done}
+    executor.drop(ip)  # groups and rules of the account are read at the next login
+    _bring_images(context, ip, done)
+    return done
+
+
+def _require_done(ip: str, answer: Mapping[str, Any], changed: list[str]) -> None:
+    if "refused" in answer:
+        done = f"; done before: {', '.join(changed)}" if changed else "; nothing was changed"
+        raise HostError(
+            ip,
+            "the host was not made a worker",
+            evidence=str(answer["refused"]) + done,
+            remedy="Set right what it says, and run it again: it goes on from there",
+            code="host.bootstrap",
+        )
+
+
+def _bring_images(context: Context, ip: str, done: dict[str, list[str]]) -> None:
+    """The images of all flavors that this machine has."""
+    bases = context.deployment.qcow_manager.bases
+    bases.forget(ip)
+    there = bases.copies(ip, context.settings.images.base_dir)
+    for path, flavors in host_proofs.wanted_images(context).items():
+        try:
+            image = bases.ensure(ip, path, context.settings.images.base_dir)
+        except RefusedError as error:
+            done["warnings"].append(f"no image for {', '.join(flavors)}: {error}")
+            continue
+        if image.path_on_host not in there:
+            done["changed"].append(f"copied {path}")
+
 
 # -- going -------------------------------------------------------------------------------
 

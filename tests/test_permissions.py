@@ -63,6 +63,7 @@ POLICY = {
     "drift_fix": "none none all",
     "state_rebuild": "none none all",
     "harden_worker": "none none all",
+    "bootstrap_worker": "none none all",
     "drain_worker": "none none all",
     "remove_worker": "none none all",
     "cleanup_plan": "none none all",
@@ -132,7 +133,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "cleanup_plan",
         "cleanup",
     )
-    by_worker = ("harden_worker", "drain_worker", "remove_worker")
+    by_worker = ("harden_worker", "bootstrap_worker", "drain_worker", "remove_worker")
     slices = {name for name, rule in permissions.RULES.items() if rule.about == "slice"} - set(by_slice)
     return {
         **{name: (("me", *words), {}) for name, words in (by_slice | by_user).items()},

@@ -30,7 +30,7 @@ def unasked(ip: str, error: CloudError, account: str) -> Finding:
         rule = f"/etc/sudoers.d/{account}"
         remedy = (
             f"As root on {ip}: `echo '{account} ALL=(ALL) NOPASSWD: ALL' > {rule} && chmod 440 {rule}`; "
-            f"or, where only the helper may be run, set "
+            f"or `./cloud worker add {ip} --bootstrap --admin USER`; or, where only the helper may be run, set "
             f"host.privilege to helper: `./cloud worker harden {ip}`"
         )
     return Finding(
