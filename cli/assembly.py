@@ -91,7 +91,10 @@ def _equipped_tree(app: typer.Typer, path: Sequence[str]) -> Any:
             walk(below, [*at, name])
         return equipped(command, at)
 
-    return walk(typer.main.get_command(app), path)
+    tree = typer.main.get_command(app)
+    # typer offers its own completion to a group that is built alone; ours is `./cloud completion`
+    tree.params = [one for one in tree.params if one.name not in ("install_completion", "show_completion")]
+    return walk(tree, path)
 
 
 def equipped(command: Any, path: Sequence[str]) -> Any:

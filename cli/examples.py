@@ -47,7 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "link add": ("link add lab web:eth1 db:eth1", "link add lab web:eth2 db:eth2 --no-dhcp --spoofing allowed"),
     "link set": ("link set lab 1 --spoofing allowed", "link set lab 1 --dhcp"),
     "link remove": ("link remove lab 1",),
-    "worker add": ("worker add 10.0.10.4", "worker add 10.0.10.4 --bootstrap"),
+    "worker add": ("worker add 10.0.10.4",),
     "worker remove": ("worker remove 10.0.10.4",),
     "worker drain": ("worker drain 10.0.10.4", "worker drain 10.0.10.4 --undo"),
     "worker list": ("worker list", "worker list --json"),
