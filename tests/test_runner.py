@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -532,3 +533,34 @@ def test_a_log_with_a_second_name_is_not_written(tmp_path: Path) -> None:
     answer = do(words.Spawn(words=("true",), log=str(tmp_path / "log")))
     assert not answer.accepted and "no file of its own" in answer.err
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_runner_that_has_said_it_is_there_waits_for_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked in the last moment of its wait: the plan comes a little after what would have been its end."""
+    now = [100.0]
+    payload = zlib.compress(b"a line\0the plan")
+    sent = [(runner.IDLE_S - 0.1, b"ready\n"), (0.2, b"%d %s\n" % (len(payload), _sum(payload))), (0.0, payload)]
+    arrived = bytearray()
+
+    def read_within(size: int, until: float) -> bytes:
+        while len(arrived) < size and sent:
+            now[0] += sent[0][0]
+            if now[0] > until:
+                return b""
+            arrived.extend(sent.pop(0)[1])
+        taken = bytes(arrived[:size])
+        del arrived[:size]
+        return taken
+
+    said: list[str] = []
+    monkeypatch.setattr(runner, "read_within", read_within)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        runner, "Control", lambda lease: SimpleNamespace(say=lambda **event: said.append(event["event"]))
+    )
+    assert runner.next_plan() == "the plan"
+    assert said == ["ready"]
+
+
+def _sum(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).hexdigest().encode()

@@ -1807,7 +1807,8 @@ def next_plan() -> str | None:
             line += letter
             continue
         head, line = line.split(), b""
-        if head == [b"ready"]:
+        if head == [b"ready"]:  # who asks has a plan to send: it must not meet our end
+            until = time.monotonic() + IDLE_S
             Control(IDLE_S).say(event="ready")
         elif len(head) == 2 and head[0].isdigit():
             break  # anything else was meant for the plan that has ended
