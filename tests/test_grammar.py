@@ -599,6 +599,15 @@ def test_a_flow_that_is_about_others_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "direction", ["in_port=eth1,dl_vlan=100,actions=drop", "in_port=tap_1_eth1,actions=output:eth1"]
+)
+def test_the_way_to_the_other_hosts_is_another_card_than_the_one_to_the_internet(direction: str) -> None:
+    text = f"add cookie=0x{OURS}00000001,priority=1,{direction}\n"
+    step = Step(name="f", label="f", act=acts.Run(words=openflow.change("br-int"), stdin=text)).to_json()
+    assert judge_step(json.loads(json.dumps(step)), bounds_for(OURS, uplink="eth2")) is not None
+
+
+@pytest.mark.parametrize(
     ("words", "stdin"),
     [
         (bridging.join("br-int", "eth0"), ""),  # it was none when the host was prepared

@@ -50,10 +50,10 @@ WORDS = {
     "space": "(?![.])[0-9A-Za-z_.-]{{1,64}}",  # a namespace, anybody's: only to listen at a port that is in it
     "namespace": "ns-dhcp-vlan[1-9][0-9]{{0,3}}",
     "port": "(?:tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})|(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}})",
-    "uplink": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # as set, else any device that is not named as ours are
     "trunk": "(?!tap_|gw_vlan|dhcp_v){device}",  # a port of the bridge that is nobody's, and not used by the host
+    "beyond": "(?!tap_|gw_vlan|dhcp_v){device}",  # where the other hosts are, in a flow about ours
     "joined": "{trunks}",  # what may be made one: the bridge's uplinks when the host was prepared
-    "outward": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # the same where it must be the device of the default route
+    "outward": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # to the internet: as set, else any device not named as ours are
     "forwarding": "(?:gw_vlan400|(?!tap_|gw_vlan|dhcp_v){uplink})",
     "chain": "CR-{installation}-(?:FORWARD|INPUT|POSTROUTING)",
     "group": "[1-9][0-9]{{9}}",
@@ -315,7 +315,7 @@ COMMIT
 MATCH = """
 metadata=<cookie>
 in_port=<port>
-in_port=<uplink>
+in_port=<beyond>
 dl_vlan=<vlan>
 vlan_tci=0x1000/0x1000
 arp
@@ -349,7 +349,7 @@ set_field:<tagged>->vlan_vid
 load:0x180c200000->NXM_OF_ETH_DST[4..47]
 load:0x3435200000->NXM_OF_ETH_DST[4..47]
 output:<port>
-output:<uplink>
+output:<beyond>
 meter:<meter>
 """
 

@@ -452,7 +452,7 @@ def _flow(line: str, bounds: Bounds) -> Named | None:
     if not held <= {text for kind, text in named if kind == "port"}:
         return None
     kinds = [kind for kind, _ in named]
-    is_about_ours = "port" in kinds or ("uplink" in kinds and "vlan" in kinds)
+    is_about_ours = "port" in kinds or ("beyond" in kinds and "vlan" in kinds)
     return named + actions if is_about_ours else None
 
 
