@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudrepo.guest_accounts import first_uid, uid_of
 from cloudrepo.naming import Mark, flow_cookie
 from on_lab.cluster import NETWORK_NODE, Cluster, Record
 
@@ -70,6 +71,10 @@ class Deployed:
 
     def tap(self, vm: str, interface: str) -> str:
         return f"tap_{self.vms[vm]['vm_id']}_{interface}"
+
+    def runs_as(self, vm: str) -> str:
+        """Who owns what the VM's QEMU uses, as a report writes it."""
+        return uid_of(first_uid(self.cluster.api.settings), self.vms[vm]["vm_id"])
 
     def disk(self, vm: str) -> str:
         return self.cluster.place(str(self.vms[vm]["qcow_image"]))

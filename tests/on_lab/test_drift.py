@@ -113,11 +113,13 @@ def first_round(scene: Scene) -> list[Drift]:
     a, b = scene.a, scene.b
     chain = f"CR-{a.installation}"
     again = "ip link delete dev DEV; ip tuntap add dev DEV mode tap user nobody; ip link set dev DEV arp off up alias "
+    open_ipv6 = "echo 0 > /proc/sys/net/ipv6/conf/DEV/disable_ipv6"
     return [
         a.on_tap("TAP", "a1", "eth1", "ip link delete dev DEV", state="missing"),
         a.on_tap("TAP", "a1", "eth2", "ip link set dev DEV down", says="state down, wanted up"),
-        b.on_tap("TAP", "b1", "eth1", again + b.mark("b1", "eth1"), says="owner nobody, wanted ubuntu"),
+        b.on_tap("TAP", "b1", "eth1", again + b.mark("b1", "eth1"), says=f"owner nobody, wanted {b.runs_as('b1')}"),
         b.on_tap("TAP", "b1", "eth2", "ip netns add elsewhere; ip link set dev DEV netns elsewhere", state="missing"),
+        a.on_tap("TAP", "a2", "eth2", open_ipv6, says="the host's IPv6 on, wanted off"),
         a.on_port("port", "a2", "eth1", "ovs-vsctl del-port DEV", state="missing"),
         b.on_port(
             "port", "b2", "eth1",
@@ -146,7 +148,7 @@ def first_round(scene: Scene) -> list[Drift]:
         b.on_vm("QEMU", "b2", PAUSE, says="process paused, wanted running"),
         a.on_disk("disk", "a1", "rm DISK", state="missing", says="file gone, wanted there"),
         a.on_disk("disk", "a3", "chmod 644 DISK", says="mode 0644, wanted 0600"),
-        b.on_disk("disk", "b3", "chown nobody DISK", says="owner nobody, wanted ubuntu"),
+        b.on_disk("disk", "b3", "chown nobody DISK", says=f"owner nobody, wanted {b.runs_as('b3')}"),
         a.on_flows(
             "flow", "a3", f"OFCTL --strict del-flows br-int priority=10,in_port={a.tap('a3', 'eth1')}",
             says=f"flow none, wanted priority=10,in_port={a.tap('a3', 'eth1')} actions=drop",
