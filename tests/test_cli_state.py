@@ -442,6 +442,8 @@ def serve(self):
     print("ready", flush=True)
     while True:
         time.sleep(0.05)
+for stream in (sys.stdin, sys.stdout):  # pipes that pass for a terminal: what they show is not the subject
+    stream.isatty = lambda: True
 menu.CLI._open_workers = lambda self: None
 menu.log_in = lambda *args: {{"username": "admin"}}
 menu.CLI._serve = lambda self, account: serve(self)

@@ -57,6 +57,7 @@ ELSEWHERE = {
     "cloudrepo.worker_facts.probe": "tests/test_worker_discovery.py",
     "cloudrepo.worker_facts.read": "tests/test_worker_discovery.py",
     "cloudrepo.worker_facts.record": "tests/test_worker_discovery.py",
+    "cloudrepo.worker_facts.diagnose": "tests/test_worker_discovery.py, tests/test_doctor_hosts.py",
     "cloudrepo.worker_facts.problems": "tests/test_worker_discovery.py",
 }
 COVERED = (
