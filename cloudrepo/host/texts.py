@@ -88,7 +88,7 @@ def _record(text: str, bounds: Bounds) -> Named | None:
     return [] if bounds.match("<base>/base/<file>", path) is not None else None
 
 
-def _machine(text: str, bounds: Bounds) -> Named | None:
+def _machine_mark(text: str, bounds: Bounds) -> Named | None:
     """The mark file of a machine: its mark, its UUID, and which of its NICs are plugged in."""
     lines = list(lines_of(text))
     for line in lines[2:3]:
@@ -132,7 +132,7 @@ def _json(text: str) -> dict[str, Any]:
 
 
 TEXTS = {
-    "machine": _machine,
+    "machine": _machine_mark,
     "server": _as_lines("<mark>"),
     "pid": _as_lines("<number> <number>"),
     "hosts": _every_line("hosts", may_be_empty=True),

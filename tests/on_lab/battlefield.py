@@ -143,7 +143,8 @@ class Battlefield:
         """A guest gives itself an address on VLAN 400 and a way to the node, as its root may."""
         lines = (
             "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0 >/dev/null 2>&1",
-            f"ip -6 addr add fd00:400::{number}/64 dev eth0 nodad",
+            "sysctl -w net.ipv6.conf.eth0.accept_dad=0 >/dev/null 2>&1",  # busybox's `ip` knows no `nodad`
+            f"ip -6 addr add fd00:400::{number}/64 dev eth0",
             f"ip -6 route replace fd00:10::/64 via {attacks.GATEWAY_IP6} dev eth0",
         )
         self.run(name, "sh", "-c", "; ".join(lines))
