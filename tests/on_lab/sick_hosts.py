@@ -159,7 +159,8 @@ def damaged_image(cluster: Cluster) -> Iterator[None]:
     """One byte of a base image is another; its times are as they were, and again at the end."""
     flip = (
         "import os, sys; f = open(sys.argv[1], 'r+b'); was = os.fstat(f.fileno()); f.seek(4096); b = f.read(1); "
-        "f.seek(4096); f.write(bytes([b[0] ^ 1])); f.close(); os.utime(sys.argv[1], ns=(was.st_atime_ns, was.st_mtime_ns))"
+        "f.seek(4096); f.write(bytes([b[0] ^ 1])); f.close(); "
+        "os.utime(sys.argv[1], ns=(was.st_atime_ns, was.st_mtime_ns))"
     )
     (path,) = cluster.host(FIRST, "sh", "-c", f"ls {cluster.images}/base/*cirros*.img").split()
     cluster.host(FIRST, "/usr/bin/python3", "-c", flip, path)
