@@ -14,7 +14,9 @@ from doc_pages import Desk, Page, understood
 from menu_terminal import menu
 from test_cli_schemas import schemas
 
-PAGES = tuple(map(Page, ("for-students.md", "for-teachers.md", "for-operators.md", "api.md", "commands.md")))
+PAGES = tuple(
+    map(Page, ("../README.md", "for-students.md", "for-teachers.md", "for-operators.md", "api.md", "commands.md"))
+)
 BLOCKS = [(page, block) for page in PAGES for block in page.blocks()]
 SHOWN = [(page, line) for page in PAGES for line in page.shown()]
 
