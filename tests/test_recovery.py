@@ -138,13 +138,13 @@ def test_what_was_under_way_is_rolled_back(name: str, tmp_path: Path) -> None:
 # ── who may, and when ───────────────────────────────────────────────────────────────────────────────────
 
 
-def crashed(folder: Path, name: str = "deploy") -> Installation:
-    """An installation whose orchestrator died after half of its steps."""
+def crashed(folder: Path, name: str = "deploy", *, part: float = 0.5) -> Installation:
+    """An installation whose orchestrator died after a part of its steps."""
     case = CASES[name]
     moments, _ = whole_life(case, folder / "whole")
     installation = case.set_up(folder / "crashed")
     steps = [number for number, what in enumerate(moments, start=1) if " begin " in what]
-    installation.killed(steps[len(steps) // 2], case.do)
+    installation.killed(steps[int(len(steps) * part)], case.do)
     return installation
 
 
@@ -594,7 +594,7 @@ def test_a_resume_that_a_host_fails_ends_as_the_operation_itself_would(tmp_path:
 
 
 def test_a_delete_is_not_rolled_back_where_a_host_cannot_be_asked_for_its_disks(tmp_path: Path) -> None:
-    installation = crashed(tmp_path, "delete")
+    installation = crashed(tmp_path, "delete", part=0)  # later, disks are gone that are asked for first
     installation.hosts[SECOND].is_up = False
     before = installation.state.read_bytes()
     assert SECOND in installation.refused("rollback", "admin", SLICE)
