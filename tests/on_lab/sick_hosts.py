@@ -100,7 +100,9 @@ def _put(ip: str, path: str, text: str, mode: str) -> Callable[[Cluster], Abstra
 
 
 def _new_logins(cluster: Cluster, ip: str) -> None:
-    cluster.host(ip, "sh", "-c", "kill -HUP $(cat /run/sshd.pid)")
+    """sshd reads its settings again, and listens again: it writes the file with its number after that."""
+    words = 'pid=$(cat "$1"); rm "$1"; kill -HUP "$pid"; until [ -s "$1" ]; do sleep 0.02; done'
+    cluster.host(ip, "timeout", "60", "sh", "-ec", words, "sh", "/run/sshd.pid")
     cluster.api.executor.drop(ip)
 
 
