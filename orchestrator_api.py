@@ -7,30 +7,34 @@ to do next. `build` wires an installation from its state file.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudrepo import accounts, placement
 from cloudrepo.events import FILE_NAME, MIB, EventLog
 from cloudrepo.interruption import Interruption
 from cloudrepo.login_delay import LoginDelay
-from cloudrepo.observations import SUSPECT, Observations
+from cloudrepo.observations import Observations
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.settings import Settings
-from cloudrepo.site import Site
 from control import authority, late, views
 from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
 from control.calls_for_scripts import CallsForScripts
 from control.context import Context
 from control.host_calls import HostCalls
+from control.machinery import Machinery
 from database import Database
-from deployment_api import DeploymentAPI
 from models import Flavor
-from vlan_manager import VLANManager
-from vm_launcher import VMLauncher
-from worker_discovery import Seen, WorkerDiscovery
+
+if TYPE_CHECKING:
+    from cloudrepo.site import Site
+    from deployment_api import DeploymentAPI
+    from vlan_manager import VLANManager
+    from vm_launcher import VMLauncher
+    from worker_discovery import WorkerDiscovery
 
 Progress = ProgressCallback | None
 Stop = Interruption | None
@@ -46,13 +50,17 @@ def build(state_path: str | os.PathLike[str] = "database.yaml", *, db: Database 
     Raises:
         CloudError: the state file or the settings cannot be used.
     """
-    from remote_executor import RemoteExecutor  # paramiko is slow to import; a login prompt does not wait for it
-
     settings = Settings.load(state_path)
     db = db or Database(state_path)
     known_hosts = settings.ssh.known_hosts or Path(state_path).resolve().parent / "known_hosts"
-    executor = RemoteExecutor(settings.ssh.user, settings=settings, known_hosts=known_hosts)
-    return OrchestratorAPI(db, DeploymentAPI(executor), settings=settings)
+
+    def deployment() -> DeploymentAPI:
+        from deployment_api import DeploymentAPI
+        from remote_executor import RemoteExecutor
+
+        return DeploymentAPI(RemoteExecutor(settings.ssh.user, settings=settings, known_hosts=known_hosts))
+
+    return OrchestratorAPI(db, deployment, settings=settings)
 
 
 class OrchestratorAPI(CallsForScripts, HostCalls):
@@ -60,46 +68,36 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
 
     Args:
         db: the records.
-        deployment_api: makes VMs; its executor talks to all hosts.
+        deployment_api: makes VMs; its executor talks to all hosts. Or what makes it, when a call first needs a host.
         settings: those beside the state file by default.
 
     Attributes:
         workers: the order of the round robin, from `workers_list`.
-        vm_launcher, vlan_manager: the managers, for work by hand.
         session: who is behind the calls; a menu sets it after the login.
     """
 
-    def __init__(self, db: Database, deployment_api: DeploymentAPI, *, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        deployment_api: DeploymentAPI | Callable[[], DeploymentAPI],
+        *,
+        settings: Settings | None = None,
+    ) -> None:
         self.db = db
-        self.deployment_api = deployment_api
-        self.executor = deployment_api.executor
         self.settings = settings or Settings.load(db.path)
         Flavor.use(self.settings.flavors)
-        self.discovery = WorkerDiscovery(db, self.executor, settings=self.settings)
-        self.site = Site(
-            executor=self.executor,
-            settings=self.settings,
-            installation=db.installation,
-            next_operation=db.next_operation,
-            cache_dir=db.path.parent / ".cloudrepo",
-            accelerator_of=self.discovery.accelerator_of,
-        )
-        deployment_api.attach(self.site)
-        self.vm_launcher = VMLauncher(self.executor, site=self.site)
-        self.vlan_manager = VLANManager(self.executor, self.settings.network.node, site=self.site)
+        observations = Observations(db.path.parent / ".cloudrepo")
         self.context = Context(
             db=db,
-            deployment=deployment_api,
-            site=self.site,
-            discovery=self.discovery,
+            settings=self.settings,
+            machinery=Machinery(db, self.settings, deployment_api, observations.seen),
             events=EventLog(
                 db.path.parent / FILE_NAME,
                 max_bytes=self.settings.events.max_mb * MIB,
                 keep=self.settings.events.keep,
             ),
-            observations=Observations(db.path.parent / ".cloudrepo"),
+            observations=observations,
         )
-        self.discovery.seen = self._seen
         self.session = Session()
         self._gate = accounts.Authenticator(db, delay=LoginDelay(db.path.parent / ".cloudrepo"))
 
@@ -108,12 +106,39 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
         """Addresses in the order of the round robin."""
         return list(self.db.data["workers_list"])
 
-    def _seen(self) -> dict[str, Seen]:
-        """What the monitor has just seen of workers; those that may be down or not are left out."""
-        snapshot = self.context.observations.fresh()
-        workers = snapshot.workers.items() if snapshot is not None else ()
-        when = snapshot.taken if snapshot is not None else 0.0
-        return {ip: Seen(reason=one.reason, when=when) for ip, one in workers if one.state != SUSPECT}
+    @property
+    def deployment_api(self) -> DeploymentAPI:
+        """Makes VMs and disks."""
+        return self.context.deployment
+
+    @property
+    def executor(self) -> Any:
+        """Talks to all hosts: a `RemoteExecutor`, or what stands in for it."""
+        return self.context.deployment.executor
+
+    @property
+    def site(self) -> Site:
+        """Executor, settings and marks."""
+        return self.context.site
+
+    @property
+    def discovery(self) -> WorkerDiscovery:
+        """Asks workers what they are."""
+        return self.context.discovery
+
+    @cached_property
+    def vm_launcher(self) -> VMLauncher:
+        """The VMs of a worker, by hand."""
+        from vm_launcher import VMLauncher
+
+        return VMLauncher(self.executor, site=self.site)
+
+    @cached_property
+    def vlan_manager(self) -> VLANManager:
+        """The networks of the network node, by hand."""
+        from vlan_manager import VLANManager
+
+        return VLANManager(self.executor, self.settings.network.node, site=self.site)
 
     @property
     def round_robin_idx(self) -> int:

@@ -23,6 +23,7 @@ from cloudrepo.accelerator import Proof
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.hosts import Executor
 from cloudrepo.images import resolve
+from cloudrepo.observations import Seen
 from cloudrepo.plan import PlanResult
 from cloudrepo.settings import Settings
 from cloudrepo.worker_facts import Question, WorkerFacts
@@ -59,14 +60,6 @@ class Found:
     def ok(self) -> bool:
         """Whether it answered."""
         return self.worker is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What the monitor saw of a worker: `reason` is why it is down, or empty; `when` by the monotonic clock."""
-
-    reason: str
-    when: float
 
 
 @dataclass

@@ -166,6 +166,14 @@ def _shifted(views: Mapping[int, SliceView], seconds: float) -> dict[int, SliceV
     return {number: replace(one, last=one.last + seconds) for number, one in views.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the monitor saw of a worker: `reason` is why it is down, or empty; `when` by the monotonic clock."""
+
+    reason: str
+    when: float
+
+
 class Observations:
     """The file beside a state file.
 
@@ -221,6 +229,13 @@ class Observations:
         """Workers that were up at the last pass, if that is recent enough to decide by."""
         snapshot = self.fresh()
         return {ip: one for ip, one in snapshot.workers.items() if one.state == UP} if snapshot else {}
+
+    def seen(self) -> dict[str, Seen]:
+        """What was just seen of workers; those that may be down or not are left out."""
+        snapshot = self.fresh()
+        workers = snapshot.workers.items() if snapshot is not None else ()
+        when = snapshot.taken if snapshot is not None else 0.0
+        return {ip: Seen(reason=one.reason, when=when) for ip, one in workers if one.state != SUSPECT}
 
     def age_s(self, snapshot: Snapshot) -> float:
         """How long ago it was taken."""

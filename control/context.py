@@ -6,19 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudrepo import placement
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.events import EventLog
-from cloudrepo.image_library import Library
 from cloudrepo.observations import Observations
 from cloudrepo.settings import Settings
-from cloudrepo.site import Site
 from cloudrepo.state import find_slice, find_vm
+from control.machinery import Machinery
 from database import Database
-from deployment_api import DeploymentAPI
-from worker_discovery import WorkerDiscovery
+
+if TYPE_CHECKING:
+    from cloudrepo.image_library import Library
+    from cloudrepo.site import Site
+    from deployment_api import DeploymentAPI
+    from worker_discovery import WorkerDiscovery
 
 Record = dict[str, Any]
 
@@ -29,30 +32,51 @@ class Context:
 
     Attributes:
         db: the records.
-        deployment: makes VM objects and disks.
-        site: executor, settings and marks.
-        discovery: asks workers what they are.
+        settings: of this installation.
+        machinery: what acts on hosts, made when it is first needed.
         events: who did what, and what became of it.
         observations: what hosts reported, as the process that watches saw it.
     """
 
     db: Database
-    deployment: DeploymentAPI
-    site: Site
-    discovery: WorkerDiscovery
+    settings: Settings
+    machinery: Machinery
     events: EventLog
     observations: Observations
 
     _index_in_memory: int = 0
 
     @property
-    def settings(self) -> Settings:
-        """The settings of this installation."""
-        return self.site.settings
+    def deployment(self) -> DeploymentAPI:
+        """Makes VM objects and disks."""
+        return self.machinery.deployment
+
+    @property
+    def site(self) -> Site:
+        """Executor, settings and marks."""
+        return self.machinery.site
+
+    @property
+    def discovery(self) -> WorkerDiscovery:
+        """Asks workers what they are."""
+        return self.machinery.discovery
+
+    @property
+    def login(self) -> str:
+        """The account on the hosts."""
+        return str(self.site.executor.remote_user) if self.machinery.is_made else self.settings.ssh.user
+
+    def down_reasons(self) -> dict[str, str]:
+        """Workers known to be down and why: those that did not answer here, or that the monitor saw to be."""
+        if self.machinery.is_made:
+            return self.discovery.down_reasons()
+        return {ip: seen.reason for ip, seen in self.observations.seen().items() if seen.reason}
 
     @property
     def library(self) -> Library:
         """The images that people added."""
+        from cloudrepo.image_library import Library
+
         folder = Path(self.settings.images.store or "images").expanduser()
         return Library(self.db.path.resolve().parent / folder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from control import hardening, host_doctor, host_mending, workers
+from control import late
 from control.authority import Session
 from control.calls import answers as _answers, changes as _changes
 from control.context import Context
@@ -25,33 +25,33 @@ class HostCalls:
     @_answers
     def doctor(self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None) -> Any:
         """Prove the hosts before a class: `findings`, `hosts`, `vlans`, `seconds`; see docs/doctor.md for the keys."""
-        return host_doctor.look(self.context, hosts, vlans).to_dict()
+        return late.host_doctor.look(self.context, hosts, vlans).to_dict()
 
     @_changes
     def doctor_fix(
         self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None
     ) -> Any:
         """Set right on hosts what is ours to set right: as `doctor`, a second look, and `changed` and `failed`."""
-        return host_mending.mend(self.context, hosts, vlans)
+        return late.host_mending.mend(self.context, hosts, vlans)
 
     @_changes
     def bootstrap_worker(
         self, ip: str, *, username: str | None = None, uplink: str = "", admin: str = "", datapath: str = ""
     ) -> Any:
         """Install and set up on a host what a worker needs: `changed`, `warnings`. See `control.workers`."""
-        return workers.bootstrap(self.context, ip, uplink=uplink, admin=admin, datapath=datapath)
+        return late.workers.bootstrap(self.context, ip, uplink=uplink, admin=admin, datapath=datapath)
 
     @_changes
     def drain_worker(self, ip: str, *, username: str | None = None, undo: bool = False) -> Any:
         """Place no new VM on a worker, or some again: `ip`, `is_drained`, `changed`, `vms` (those that are there)."""
-        return workers.drain(self.context, ip, undo=undo)
+        return late.workers.drain(self.context, ip, undo=undo)
 
     @_changes
     def remove_worker(self, ip: str, *, username: str | None = None, force: bool = False) -> Any:
         """Take a worker out of the installation: `ip`, `removed` (from the host), `vms` and `left` (that stay)."""
-        return workers.remove(self.context, ip, force=force)
+        return late.workers.remove(self.context, ip, force=force)
 
     @_changes
     def harden_worker(self, ip: str, *, username: str | None = None, admin: str = "", undo: bool = False) -> Any:
         """Install the helper on a host, or take it away: `changed`, `warnings`. `admin` is an account that is root."""
-        return hardening.harden(self.context, ip, admin=admin, undo=undo)
+        return late.hardening.harden(self.context, ip, admin=admin, undo=undo)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         repair as repair,
         users as users,
         verify as verify,
+        workers as workers,
     )
 else:
 

@@ -108,7 +108,7 @@ def slice_of(context: Context, username: str, slice_id: int) -> Record:
 def console(context: Context, slices: Sequence[Record], username: str, wanted: int | str) -> Record:
     """Where the serial console of a running VM of these slices is, and its guest agent."""
     record = running_vm(slices, username, wanted)
-    directory = machine_dir(context.site.installation, record["vm_id"])
+    directory = machine_dir(context.db.installation, record["vm_id"])
     return {
         "worker_ip": record["worker_ip"],
         "socket": f"{directory}/serial.sock",
@@ -182,14 +182,14 @@ def events_for(context: Context, username: str, count: int) -> list[Record]:
 def cluster(context: Context) -> Record:
     """Workers in the order of `workers_list`, then those taken out of it; the network node; the log."""
     context.db.refresh()
-    data, reasons = context.db.data, context.discovery.down_reasons()
+    data, reasons = context.db.data, context.down_reasons()
     snapshot = context.observations.fresh()
     listed = list(data["workers_list"])
     rest = [ip for ip in data["workers"] if ip not in listed]
     return {
         "workers": [_worker(context, ip, reasons, snapshot, is_listed=ip in listed) for ip in [*listed, *rest]],
         "network_node": context.settings.network.node,
-        "login": context.site.executor.remote_user,
+        "login": context.login,
         "slices": len(data["slices"]),
         "vms": sum(len(record["vms"]) for record in data["slices"].values()),
         "log": str(context.db.path.parent / "cloudrepo.log"),

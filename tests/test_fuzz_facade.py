@@ -109,7 +109,7 @@ def test_a_lying_worker_breaks_no_call_and_is_repeated_to_nobody(
     api = deployed(folder)
     honest: Any = api.executor
     liar: Any = Liar(honest, seed)
-    api.executor = api.site.executor = api.discovery.executor = liar
+    api.deployment_api.executor = api.site.executor = api.discovery.executor = liar
     for name in names:
         done, payload = call(api, name)
         assert getattr(payload, "code", "") != "internal", (name, payload)

@@ -206,7 +206,7 @@ def test_two_installations_on_the_hosts_must_be_told_apart(tmp_path: Path) -> No
     (tmp_path / "b").mkdir()
     one, two, empty = (orchestrator(tmp_path / name) for name in ("a", "b", "."))
     for api in (one, two):
-        api.executor = api.site.executor = empty.executor
+        api.deployment_api.executor = api.site.executor = empty.executor
         api.deployment_api.qcow_manager.executor = empty.executor
     for api, name in ((one, "vm1"), (two, "vm2")):
         api.create_slice("admin", "s")

@@ -17,7 +17,7 @@ from cloudrepo.crew import Crew
 from cloudrepo.errors import HostUnreachable
 from cloudrepo.leadership import Leadership
 from cloudrepo.notify import Notifier
-from cloudrepo.observations import Observations
+from cloudrepo.observations import Observations, Seen
 from cloudrepo.plan import Plan, PlanResult
 from cloudrepo.watched import Notice
 from control import lifecycle
@@ -28,7 +28,6 @@ from database import Database
 from deployment_api import DeploymentAPI
 from fakes.host import Device, FakeExecutor, ModelHost
 from orchestrator_api import OrchestratorAPI
-from worker_discovery import Seen
 from worlds import NODE, WORKER, give_disk, vm
 
 STAT = "cpu  100 0 0 300 0 0 0 0 0 0\n"
