@@ -2,7 +2,7 @@
 
 A `Plan` is one message to one host. It holds stages of steps; each step is one *act*: words run
 without a shell, or one of a few plain acts (read or write a file, ask a QMP socket …). Building an
-act runs nothing. `cloudrepo/host/runner.py` is the other side; it knows the acts by the names in
+act runs nothing. `cloudrepo/host/runner/` is the other side; it knows the acts by the names in
 their `ACT` and their fields by the names here, and nothing else of this package.
 """
 

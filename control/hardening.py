@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cloudrepo import guest_accounts
 from cloudrepo.errors import HostError
 from cloudrepo.host import json_text
-from cloudrepo.host.message import HELPERS_HOME, diagnose, encode, helper_text, source
+from cloudrepo.host.message import HELPERS_HOME, diagnose, encode
+from cloudrepo.host.programs import helper_text, text as text_of
 from cloudrepo.images import resolve
 from cloudrepo.settings import Host
 from cloudrepo.ssh_config import resolve as resolve_target
@@ -47,7 +48,7 @@ def _request(context: Context, ip: str, *, undo: bool) -> dict[str, Any]:
 def script(context: Context, ip: str, *, undo: bool) -> str:
     """The same as a program for root on the host: `python3 FILE`."""
     call = f"sys.exit(main({json.dumps(_request(context, ip, undo=undo))!r}))"
-    return f'{source("hardening")}\n\nif __name__ == "__main__":\n    {call}'
+    return f'{text_of("hardening")}\n\nif __name__ == "__main__":\n    {call}'
 
 
 def harden(context: Context, ip: str, *, admin: str = "", undo: bool = False) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import pytest
 
 from cloudrepo import guest_accounts, worker_facts
 from cloudrepo.errors import RefusedError
-from cloudrepo.host import hardening, runner
+from cloudrepo.host import hardening
 from cloudrepo.host.judge import NotAllowed, judge_step
+from cloudrepo.host.runner.accounts import groups_of, ids_of
+from cloudrepo.host.runner.words import run_words
 from cloudrepo.naming import tap_name
 from cloudrepo.plan import Act, MakeDir, PublishFile, Run, Spawn, Step
 from cloudrepo.resources import HostFacts, Machine, Tap
@@ -124,20 +126,20 @@ def test_without_numbers_the_helper_takes_none() -> None:
 
 
 def test_who_is_a_number_alone_is_in_no_group_but_that_of_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert runner.ids_of("2013266921") == (2013266921, 2013266921)
+    assert ids_of("2013266921") == (2013266921, 2013266921)
     kvm = os.stat_result((0o020660, 1, 1, 1, 0, 108, 0, 0, 0, 0))
     monkeypatch.setattr(os, "stat", lambda path: kvm)
-    assert runner.groups_of("2013266921", 2013266921) == [108]
+    assert groups_of("2013266921", 2013266921) == [108]
     for closed in (0o020600, 0o020666 & ~0o020, 0o100660):
         monkeypatch.setattr(os, "stat", lambda path, mode=closed: os.stat_result((mode, *kvm[1:])))
-        assert runner.groups_of("2013266921", 2013266921) == [], oct(closed)
+        assert groups_of("2013266921", 2013266921) == [], oct(closed)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another account")
 def test_a_program_runs_under_a_number() -> None:
     words = ["python3", "-c", "import os; print(os.getresuid(), os.getresgid(), os.getgroups())"]
-    status, out, err = runner.run_words(words, user="2013266921")
-    groups = runner.groups_of("2013266921", 2013266921)
+    status, out, err = run_words(words, user="2013266921")
+    groups = groups_of("2013266921", 2013266921)
     assert (status, err) == (0, "") and out.strip() == f"{(2013266921,) * 3} {(2013266921,) * 3} {groups}"
 
 

@@ -13,8 +13,9 @@ from cli.screens.cluster import show_cluster
 from cloudrepo import limits, worker_facts
 from cloudrepo.aspects import aspects
 from cloudrepo.diff import Change
-from cloudrepo.host import json_text, runner
+from cloudrepo.host import json_text
 from cloudrepo.host.judge import NotAllowed, judge_step
+from cloudrepo.host.runner import cgroups, processes
 from cloudrepo.limit_acts import Confine, Release
 from cloudrepo.limits import Limits
 from cloudrepo.naming import machine_uuid
@@ -154,7 +155,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (path / "cgroup.subtree_control").write_text("")
     for name in ("cpu.max", "pids.max", "cgroup.procs"):
         (group / name).write_text("")
-    monkeypatch.setattr(runner, "CGROUPS", (str(tmp_path), str(tmp_path / "unified")))
+    monkeypatch.setattr(cgroups, "CGROUPS", (str(tmp_path), str(tmp_path / "unified")))
     return tmp_path / "unified"
 
 
@@ -162,7 +163,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def process(tmp_path: Path) -> Iterator[tuple[int, str]]:
     """A process of ours, and its pid file."""
     with subprocess.Popen(["sh", "-c", "read x", "token-of-ours"], stdin=subprocess.PIPE) as child:
-        (tmp_path / "pid").write_text(f"{child.pid} {runner.state_and_start(child.pid)[1]}\n")
+        (tmp_path / "pid").write_text(f"{child.pid} {processes.state_and_start(child.pid)[1]}\n")
         yield child.pid, str(tmp_path / "pid")
         child.kill()
 
@@ -170,7 +171,7 @@ def process(tmp_path: Path) -> Iterator[tuple[int, str]]:
 def test_a_process_is_put_into_its_group_once_the_limits_stand(tree: Path, process: tuple[int, str]) -> None:
     pid, pid_file = process
     act = {"pid_file": pid_file, "token": "token-of-ours", "group": GROUP, "limits": [FULL[0], FULL[2]]}
-    assert runner.act_confine(act) == (0, "", "")
+    assert cgroups.act_confine(act) == (0, "", "")
     group = tree / GROUP
     assert {name: (group / name).read_text() for name in ("cpu.max", "pids.max", "cgroup.procs")} == {
         **{"cpu.max": "200000 100000", "pids.max": "256", "cgroup.procs": str(pid)},
@@ -178,41 +179,41 @@ def test_a_process_is_put_into_its_group_once_the_limits_stand(tree: Path, proce
     assert (group.parent / "cgroup.subtree_control").read_text() in ("+pids", "+cpu")  # a real one takes both
     assert (tree / "cgroup.subtree_control").read_text() == "", "what the root hands on is the host's"
     for number, found in ((pid, GROUP), (pid + 1, "")):
-        held = runner.held_by({"root": f"/run/cloudrepo-{OURS}"}, "/x/vm-1001", number)
+        held = cgroups.held_by({"root": f"/run/cloudrepo-{OURS}"}, "/x/vm-1001", number)
         assert held == {"group": found, "values": {"cpu.max": "200000 100000", "pids.max": "256"}}
 
 
 def test_a_process_that_has_just_been_started_has_no_words_yet(
     tree: Path, process: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, genuine = iter([[""], [""], [""]]), runner.command_line
-    monkeypatch.setattr(runner, "command_line", lambda pid: next(said, None) or genuine(pid))
+    said, genuine = iter([[""], [""], [""]]), processes.command_line
+    monkeypatch.setattr(cgroups, "command_line", lambda pid: next(said, None) or genuine(pid))
     act = {"pid_file": process[1], "token": "token-of-ours", "group": GROUP, "limits": []}
-    assert runner.act_confine(act) == (0, "", "")
+    assert cgroups.act_confine(act) == (0, "", "")
 
 
 def test_nobody_elses_process_is_confined_and_a_missing_file_is_an_error(tree: Path, process: tuple[int, str]) -> None:
     act = {"pid_file": process[1], "token": "another", "group": GROUP, "limits": []}
-    assert runner.act_confine(act)[0] == 1
+    assert cgroups.act_confine(act)[0] == 1
     assert (tree / GROUP / "cgroup.procs").read_text() == ""
     with pytest.raises(FileNotFoundError):
-        runner.act_confine({**act, "token": "token-of-ours", "limits": [FULL[1]]})
+        cgroups.act_confine({**act, "token": "token-of-ours", "limits": [FULL[1]]})
 
 
 def test_a_group_goes_when_it_is_empty_and_what_others_have_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "CGROUPS", ())
+    monkeypatch.setattr(cgroups, "CGROUPS", ())
     monkeypatch.chdir(tmp_path)
     (tmp_path / GROUP).mkdir(parents=True)
-    assert runner.act_release({"group": GROUP})[0] == 0 and (tmp_path / GROUP).exists(), "a host without cgroup2"
+    assert cgroups.act_release({"group": GROUP})[0] == 0 and (tmp_path / GROUP).exists(), "a host without cgroup2"
     (tmp_path / "cgroup.controllers").write_text("")
-    monkeypatch.setattr(runner, "CGROUPS", (str(tmp_path),))
+    monkeypatch.setattr(cgroups, "CGROUPS", (str(tmp_path),))
     (tmp_path / GROUP).with_name("vm-2").mkdir()
     for _ in range(2):
-        assert runner.act_release({"group": GROUP}) == (0, "", "")
+        assert cgroups.act_release({"group": GROUP}) == (0, "", "")
         assert sorted(path.name for path in (tmp_path / GROUP).parent.iterdir()) == ["vm-2"]
-    runner.act_release({"group": GROUP.replace("1001", "2")})
+    cgroups.act_release({"group": GROUP.replace("1001", "2")})
     assert [path.name for path in tmp_path.iterdir()] == ["cgroup.controllers"]
 
 

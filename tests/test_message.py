@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudrepo.errors import HostUnreachable
-from cloudrepo.host import message
+from cloudrepo.host import message, programs
 from cloudrepo.plan import Plan, Stage, Step, WriteFile
 
 BOOT = (sys.executable, *message.PYTHON[1:])
@@ -95,9 +95,9 @@ def test_the_command_is_one_constant_line_safe_in_any_shell() -> None:
         assert message.CUT.encode() in answer.stderr
 
 
-@pytest.mark.parametrize("name", [*message.HELPER_PARTS, "hardening"])
+@pytest.mark.parametrize("name", [*programs.HELPER_PARTS, "hardening"])
 def test_what_is_sent_is_python_3_8(name: str) -> None:
-    ast.parse(message.source(name), feature_version=(3, 8))
+    ast.parse(programs.source(name), feature_version=(3, 8))
 
 
 def names_of(text: str) -> set[str]:
@@ -114,26 +114,26 @@ def names_of(text: str) -> set[str]:
 def test_the_parts_of_the_helper_do_not_hide_each_other() -> None:
     """They are one file, and so one set of names. The runner's `main` is meant to come after the relay's."""
     seen: set[str] = set()
-    for part in message.HELPER_PARTS:
-        names = names_of(message.source(part)) - {"TYPE_CHECKING"}
+    for part in programs.HELPER_PARTS:
+        names = names_of(programs.source(part)) - {"TYPE_CHECKING"}
         assert seen & names <= {"main"}, part
-        assert part in ("relay", "runner") or "main" not in names
+        assert part in ("relay", "runner/program") or "main" not in names
         seen |= names
 
 
 def test_the_helper_is_one_program_whose_text_is_its_version() -> None:
-    text = message.helper_text()
+    text = programs.helper_text()
     ast.parse(text, feature_version=(3, 8))
     assert "cloudrepo." not in "".join(line for line in text.splitlines() if line.startswith(("from ", "import ")))
-    assert all(message.source(part).rstrip().splitlines()[-1] in text for part in message.HELPER_PARTS)
-    assert text.rstrip().endswith(f"helper_main({message.helper_version()!r}))")
+    assert all(programs.source(part).rstrip().splitlines()[-1] in text for part in programs.HELPER_PARTS)
+    assert text.rstrip().endswith(f"helper_main({programs.helper_version()!r}))")
     assert len(message.encode("runner", {}, has_helper=True)) < 200
 
 
 def test_what_root_must_be_for_the_helper_to_run(tmp_path: Path) -> None:
     """Without root it says so; a program in the place of a plan is refused, and so is another version."""
     path = tmp_path / "helper"
-    path.write_text(message.helper_text())
+    path.write_text(programs.helper_text())
     path.chmod(0o755)
     answer = subprocess.run((sys.executable, "-IS", str(path)), input=b"", capture_output=True)
     wanted = message.CUT if os.geteuid() == 0 else "the helper is run by sudo"
@@ -142,7 +142,7 @@ def test_what_root_must_be_for_the_helper_to_run(tmp_path: Path) -> None:
         whole = message.encode("runner", {"installation": "0badc0de"})
         answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
         assert json.loads(answer.stdout)["code"] == "grammar"
-        path.write_text(message.helper_text().replace(repr(message.helper_version()), repr("0" * 16)))
+        path.write_text(programs.helper_text().replace(repr(programs.helper_version()), repr("0" * 16)))
         whole = message.encode("runner", {"installation": "0badc0de"}, has_helper=True)
         answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
         assert json.loads(answer.stdout)["code"] == "version"

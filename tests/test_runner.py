@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from cloudrepo import plan as words
-from cloudrepo.host import runner
+from cloudrepo.host.runner import base, file_acts, plans, processes, program
 from cloudrepo.host.session import PlanSession
 from cloudrepo.plan import Act, Plan, Stage, Step, StepResult
 from cloudrepo.transports.local import LocalHost, LocalTransport, wait_until_gone
@@ -51,7 +51,7 @@ def test_stdin_and_both_streams() -> None:
 def test_environment_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAK", "1")
     lines = do(words.Run(words=("env",))).out.split("\n")
-    assert "LC_ALL=C" in lines and f"PATH={runner.PATH}" in lines
+    assert "LC_ALL=C" in lines and f"PATH={base.PATH}" in lines
     assert not any(line.startswith("LEAK") for line in lines)
 
 
@@ -62,8 +62,8 @@ def test_big_outputs_on_both_streams_do_not_stall() -> None:
 
 
 def test_output_is_kept_within_a_limit_and_says_so() -> None:
-    answer = do(words.Run(words=("head", "-c", str(runner.OUTPUT_LIMIT + 10), "/dev/zero")))
-    assert len(answer.out) == runner.OUTPUT_LIMIT
+    answer = do(words.Run(words=("head", "-c", str(base.OUTPUT_LIMIT + 10), "/dev/zero")))
+    assert len(answer.out) == base.OUTPUT_LIMIT
     assert "10 bytes of output beyond" in answer.err
 
 
@@ -110,7 +110,7 @@ def test_a_spawned_process_survives_and_is_detached(tmp_path: Path) -> None:
     answer = do(words.Spawn(words=command, log=str(log), pid_file=str(pid_file)))
     pid = int(answer.out)
     try:
-        assert pid_file.read_text().split() == [str(pid), str(runner.state_and_start(pid)[1])]
+        assert pid_file.read_text().split() == [str(pid), str(processes.state_and_start(pid)[1])]
         until = time.monotonic() + 30
         while len(log.read_text().split()) < 3 and time.monotonic() < until:
             time.sleep(0.01)
@@ -232,7 +232,7 @@ class Machine:
         self.socket = str(directory / "qmp")
         self.process = subprocess.Popen((sys.executable, FAKE_QEMU, manner, self.socket, UUID))
         self.pid_file = directory / "pid"
-        self.pid_file.write_text(f"{self.process.pid} {runner.state_and_start(self.process.pid)[1]}\n")
+        self.pid_file.write_text(f"{self.process.pid} {processes.state_and_start(self.process.pid)[1]}\n")
         (directory / "mark").write_text(f"cloudrepo/0a0a0a0a/1000/1001/\n{UUID}\n")
         until = time.monotonic() + 30
         while not os.path.exists(self.socket) and time.monotonic() < until:
@@ -253,7 +253,7 @@ class Machine:
     @property
     def lives(self) -> bool:
         """Whether it runs; an ended one is reaped only by this."""
-        return bool(runner.state_and_start(self.process.pid)[0])
+        return bool(processes.state_and_start(self.process.pid)[0])
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_a_signal_reaches_a_process_of_ours_and_no_other(machines: list[Machine]
 
 
 def test_every_act_of_a_plan_is_known_to_the_runner() -> None:
-    assert {act.ACT for act in words.Act.__subclasses__()} == set(runner.ACTS)
+    assert {act.ACT for act in words.Act.__subclasses__()} == set(plans.ACTS)
 
 
 @pytest.mark.parametrize("text", ["", "x\n", "1\n", "0\n", "999999999\n", "-1\n"])
@@ -390,7 +390,7 @@ def test_observed_machines_and_servers(machines: list[Machine], tmp_path: Path) 
     ],
 )
 def test_a_token_is_a_whole_word(line: list[str], token: str, expected: bool) -> None:
-    assert runner.holds(line, token) is expected
+    assert processes.holds(line, token) is expected
 
 
 def test_namespaces_ask_in_each(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_a_copy_has_the_content_and_its_holes_and_says_its_digest(tmp_path: Path
         file.seek(5 << 20)
         file.write(b"tail")
     with source.open("rb") as given, target.open("w+b") as made:
-        found = runner.copy_file(given.fileno(), made.fileno(), source.stat().st_size)
+        found = file_acts.copy_file(given.fileno(), made.fileno(), source.stat().st_size)
     assert found == hashlib.sha256(source.read_bytes()).hexdigest() and target.read_bytes() == source.read_bytes()
     assert target.stat().st_blocks * 512 < 4 << 20
 
@@ -498,11 +498,11 @@ def test_what_another_account_wrote_is_copied_and_must_be_what_was_inspected(
     monkeypatch.setattr(os, "fchown", lambda *given: None)
     act = adopting(draft, path, hashlib.sha256(b"content").hexdigest()).to_json()
     with draft.open("r+") as still_open:
-        assert runner.act_adopt(act)[0] == 0
+        assert file_acts.act_adopt(act)[0] == 0
         still_open.write("CHANGED")
     assert path.read_text() == "content" and os.listdir(tmp_path) == ["base"]
     draft.write_text("another content")
-    status, _, said = runner.act_adopt(act)
+    status, _, said = file_acts.act_adopt(act)
     assert status == 1 and "was changed" in said
     assert path.read_text() == "content" and sorted(os.listdir(tmp_path)) == ["base", "draft"]
 
@@ -539,7 +539,7 @@ def test_a_runner_that_has_said_it_is_there_waits_for_the_plan(monkeypatch: pyte
     """It is asked in the last moment of its wait: the plan comes a little after what would have been its end."""
     now = [100.0]
     payload = zlib.compress(b"a line\0the plan")
-    sent = [(runner.IDLE_S - 0.1, b"ready\n"), (0.2, b"%d %s\n" % (len(payload), _sum(payload))), (0.0, payload)]
+    sent = [(program.IDLE_S - 0.1, b"ready\n"), (0.2, b"%d %s\n" % (len(payload), _sum(payload))), (0.0, payload)]
     arrived = bytearray()
 
     def read_within(size: int, until: float) -> bytes:
@@ -553,12 +553,12 @@ def test_a_runner_that_has_said_it_is_there_waits_for_the_plan(monkeypatch: pyte
         return taken
 
     said: list[str] = []
-    monkeypatch.setattr(runner, "read_within", read_within)
+    monkeypatch.setattr(program, "read_within", read_within)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        runner, "Control", lambda lease: SimpleNamespace(say=lambda **event: said.append(event["event"]))
+        program, "Control", lambda lease: SimpleNamespace(say=lambda **event: said.append(event["event"]))
     )
-    assert runner.next_plan() == "the plan"
+    assert program.next_plan() == "the plan"
     assert said == ["ready"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cloudrepo import plan as acts
-from cloudrepo.host import runner
+from cloudrepo.host.runner.processes import state_and_start
 from cloudrepo.wire_acts import ObserveDevices
 from test_runner import do
 
@@ -40,13 +40,13 @@ def test_programs_are_found_by_name_with_their_words_and_start(program: subproce
     # another process of the tests may have one of the same name just now
     (found,) = [one for one in seen("odd-program", "no-such-program") if one["pid"] == program.pid]
     assert found["words"][1:] == ["--of", WORD] and found["words"][0].endswith("/odd-program")
-    assert (found["pid"], found["start"]) == (program.pid, runner.state_and_start(program.pid)[1])
+    assert (found["pid"], found["start"]) == (program.pid, state_and_start(program.pid)[1])
     assert found["state"] in "RS" and found["namespace"] == ""
     assert seen("no-such-program") == []
 
 
 def test_a_process_is_ended_by_number_only_if_start_and_word_agree(program: subprocess.Popen[bytes]) -> None:
-    start = runner.state_and_start(program.pid)[1]
+    start = state_and_start(program.pid)[1]
 
     def end(**changes: Any) -> str:
         fields: dict[str, Any] = {"pid_file": "", "pid": program.pid, "start": start, "token": WORD, "quit_s": 5.0}

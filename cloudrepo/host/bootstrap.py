@@ -39,8 +39,8 @@ class Bootstrap:
 
     def __init__(self, asked: Any) -> None:
         self.asked = asked
-        self.changed = []  # type: list[str]
-        self.warnings = []  # type: list[str]
+        self.changed: list[str] = []
+        self.warnings: list[str] = []
         if os.geteuid() != 0:
             raise Refused("this needs root")
 
@@ -309,7 +309,7 @@ def main(text: str) -> int:
     """Do what is asked."""
     os.umask(0o022)
     changed, warnings = [], []  # type: list[str], list[str]
-    answer = {}  # type: dict[str, Any]
+    answer: dict[str, Any] = {}
     try:
         bootstrap = Bootstrap(json.loads(text))
         changed, warnings = bootstrap.changed, bootstrap.warnings

@@ -41,8 +41,8 @@ class Hardening:
         import pwd
 
         self.asked = asked
-        self.changed = []  # type: list[str]
-        self.warnings = []  # type: list[str]
+        self.changed: list[str] = []
+        self.warnings: list[str] = []
         self.account = asked["bounds"]["account"]
         self.bounds_file = f"{BOUNDS}/{asked['bounds']['installation']}.json"
         self.sudoers_file = f"{SUDOERS}/zz-cloudrepo-" + re.sub("[^A-Za-z0-9_-]", "_", self.account)
@@ -246,7 +246,7 @@ def main(text: str) -> int:
     os.umask(0o022)
     asked = json.loads(text)
     changed, warnings = [], []  # type: list[str], list[str]
-    answer = {}  # type: dict[str, Any]
+    answer: dict[str, Any] = {}
     try:
         hardening = Hardening(asked)
         changed, warnings = hardening.changed, hardening.warnings

@@ -1,8 +1,8 @@
 """The program that `./cloud worker harden` installs: takes messages as the runner does, within the grammar only.
 
-`message.helper_text` makes it of `relay.py`, `runner.py`, `grammar.py`, `texts.py`, `judge.py`, `ownership.py` and this
-file, in this order: one file of root's, which sudo lets one account run without arguments. A message names the version
-of it instead of bringing a program; everything else is refused.
+`programs.py` makes it of `relay.py`, the parts of the runner, `grammar.py`, `texts.py`, `judge.py`, `ownership.py` and
+this file, in this order: one file of root's, which sudo lets one account run without arguments. A message names its
+version instead of bringing a program; everything else is refused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ import stat
 import sys
 import zlib
 
-from cloudrepo.host import relay as relays, runner
 from cloudrepo.host.judge import Bounds, NotAllowed, judge_plan
 from cloudrepo.host.ownership import Owners
+from cloudrepo.host.relay import relay
+from cloudrepo.host.runner.base import explain
+from cloudrepo.host.runner.fence import Refused
+from cloudrepo.host.runner.line import Control
+from cloudrepo.host.runner.plans import checks, guards
+from cloudrepo.host.runner.program import IDLE_S, LARGEST, main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +42,14 @@ def bounds_of(installation: Any, caller: int) -> Bounds:
     name = installation if isinstance(installation, str) else ""
     path = f"{BOUNDS}/{name}.json"
     if not re.fullmatch("[0-9a-f]{8}", name, re.ASCII) or not os.path.isfile(path):
-        raise runner.Refused("unprepared", f"this host was not prepared for installation {name or installation!r}")
+        raise Refused("unprepared", f"this host was not prepared for installation {name or installation!r}")
     facts = os.lstat(path)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != 0 or facts.st_mode & 0o022:
-        raise runner.Refused("unprepared", f"{path} is not a file that only root may write")
+        raise Refused("unprepared", f"{path} is not a file that only root may write")
     with open(path, encoding="utf-8") as file:
         bounds = Bounds(json.load(file))
     if caller and pwd.getpwnam(bounds.facts["account"]).pw_uid != caller:
-        raise runner.Refused("unprepared", f"installation {name} is another account's on this host")
+        raise Refused("unprepared", f"installation {name} is another account's on this host")
     require_own_folders(bounds.base)
     return bounds
 
@@ -55,9 +60,9 @@ def require_own_folders(path: str) -> None:
         try:
             facts = os.lstat(path)
         except OSError as error:
-            raise runner.Refused("unprepared", runner.explain(error)) from None
+            raise Refused("unprepared", explain(error)) from None
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != 0 or facts.st_mode & 0o022:
-            raise runner.Refused("unprepared", f"{path} is not a directory that only root may write")
+            raise Refused("unprepared", f"{path} is not a directory that only root may write")
         if path == "/":
             return
         path = os.path.dirname(path)
@@ -65,21 +70,21 @@ def require_own_folders(path: str) -> None:
 
 def keep_within(caller: int) -> None:
     """From now on the runner takes plans within the grammar only, and asks before each step whose things are."""
-    owners = {}  # type: dict[str, Any]
+    owners: dict[str, Any] = {}
 
     def check(plan: Any) -> None:
         bounds = bounds_of(plan["installation"], caller)
         try:
             owners["named"] = judge_plan(plan, bounds)
         except (NotAllowed, KeyError, TypeError, AttributeError) as error:
-            raise runner.Refused("grammar", f"not among the acts of the helper: {error}") from None
+            raise Refused("grammar", f"not among the acts of the helper: {error}") from None
         owners["owners"] = Owners(bounds, [one for named in owners["named"].values() for one in named])
 
     def guard(step: Any) -> None:
         owners["owners"].check(step, owners["named"][id(step)])
 
-    runner.checks.append(check)
-    runner.guards.append(guard)
+    checks.append(check)
+    guards.append(guard)
 
 
 def receive() -> tuple[str, str]:
@@ -90,8 +95,8 @@ def receive() -> tuple[str, str]:
         head = file.readline(200).split()
         size = int(head[0]) if len(head) == 2 and head[0].isdigit() else -1
         data = bytearray()
-        while len(data) < min(size, runner.LARGEST):
-            part = file.read(min(size, runner.LARGEST) - len(data))
+        while len(data) < min(size, LARGEST):
+            part = file.read(min(size, LARGEST) - len(data))
             if not part:
                 break
             data += part
@@ -103,7 +108,7 @@ def receive() -> tuple[str, str]:
 def unpacked(data: bytes) -> tuple[str, str]:
     """The head and the text of a payload, which may be made to grow without end."""
     unpacker = zlib.decompressobj()
-    text = unpacker.decompress(data, runner.LARGEST)
+    text = unpacker.decompress(data, LARGEST)
     if not unpacker.eof:
         sys.exit("cloudrepo: the message is too large")
     head, _, rest = text.decode().partition("\0")
@@ -112,7 +117,7 @@ def unpacked(data: bytes) -> tuple[str, str]:
 
 def refuse(refusal: Any) -> NoReturn:
     """Say why nothing was done, and end."""
-    runner.Control(runner.IDLE_S).say(**refusal.event)
+    Control(IDLE_S).say(**refusal.event)
     sys.exit(0)
 
 
@@ -128,18 +133,18 @@ def helper_main(version: str) -> int:
     try:
         kind, _, wanted = head.partition(" ")
         if kind not in ("runner", "relay") or not re.fullmatch("[0-9a-f]{16}", wanted, re.ASCII):
-            raise runner.Refused("grammar", "the helper takes plans, not programs")
+            raise Refused("grammar", "the helper takes plans, not programs")
         if wanted != version:
-            raise runner.Refused("version", f"the helper on this host is {version}, the orchestrator's is {wanted}")
+            raise Refused("version", f"the helper on this host is {version}, the orchestrator's is {wanted}")
         with open("/proc/sys/fs/protected_hardlinks", encoding="ascii") as file:
             if file.read().strip() != "1":
-                raise runner.Refused("unprepared", "fs.protected_hardlinks is off on this host")
+                raise Refused("unprepared", "fs.protected_hardlinks is off on this host")
         if kind == "relay":
             return relay_within(json.loads(text), caller)
-    except runner.Refused as refusal:
+    except Refused as refusal:
         refuse(refusal)
     keep_within(caller)
-    return runner.main(text)
+    return main(text)
 
 
 def relay_within(asked: Any, caller: int) -> int:
@@ -147,6 +152,6 @@ def relay_within(asked: Any, caller: int) -> int:
     path = asked.get("socket") if isinstance(asked, dict) and len(asked) == 1 else None
     found = SOCKET.fullmatch(path) if isinstance(path, str) else None
     if path is None or found is None:
-        raise runner.Refused("grammar", f"not a console of a machine: {str(path)[:200]}")
+        raise Refused("grammar", f"not a console of a machine: {str(path)[:200]}")
     bounds_of(found[1], caller)
-    return relays.relay(path)
+    return relay(path)

@@ -66,8 +66,8 @@ class Bounds:
             **{key: re.escape(str(facts[key])) for key in ("home", "account", "bridge", "installation", "internet")},
         }
         self.words = {name: "(?:" + text.format(**fills) + ")" for name, text in grammar.WORDS.items()}
-        self._compiled = {}  # type: dict[str, tuple[re.Pattern[str], list[str]]]
-        self._tables = {}  # type: dict[str, list[list[str]]]
+        self._compiled: dict[str, tuple[re.Pattern[str], list[str]]] = {}
+        self._tables: dict[str, list[list[str]]] = {}
 
     def match(self, pattern: str, word: str) -> Named | None:
         """What a word names if it is as the pattern says, else None."""
@@ -148,7 +148,7 @@ class Bounds:
             patterns[-1:] = [patterns[-1][:-1]] * (len(words) - len(patterns) + 1)
         if len(patterns) != len(words):
             return None
-        named = []  # type: Named
+        named: Named = []
         for pattern, word in zip(patterns, words):  # noqa: B905  zip has no `strict` in 3.8
             found = self.match(pattern, word)
             if found is None:
@@ -284,7 +284,7 @@ def _act(act: Any, fields: Mapping[str, Any], bounds: Bounds) -> Named | None:
         wanted = dict(pattern.split("=", 1) for pattern in patterns)
         if name != act or set(wanted) != set(fields):
             continue
-        named = []  # type: Named
+        named: Named = []
         for key, pattern in wanted.items():
             found = _field(key, fields[key], pattern, bounds)
             if found is None:
@@ -396,7 +396,7 @@ def _transaction(words: Sequence[str], bounds: Bounds) -> Named | None:
     """The further words of `ovs-vsctl`: each command behind a `--`."""
     if not words or words[0] != "--":
         return None
-    commands = [[]]  # type: list[list[str]]
+    commands: list[list[str]] = [[]]
     for word in words[1:]:
         commands[-1].append(word) if word != "--" else commands.append([])
     return each(commands, lambda command: bounds.line("ports", command))
@@ -404,7 +404,7 @@ def _transaction(words: Sequence[str], bounds: Bounds) -> Named | None:
 
 def _machine(words: Sequence[str], bounds: Bounds) -> Named | None:
     """The options of an emulator; those that keep it in bounds must be there."""
-    options = []  # type: list[list[str]]
+    options: list[list[str]] = []
     for word in words:
         if word.startswith("-"):
             options.append([word])

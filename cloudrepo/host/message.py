@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from cloudrepo.errors import HostError, HostUnreachable
+from cloudrepo.host.programs import helper_version, text as text_of
 
 CUT = "cloudrepo: the message was cut"
 TOO_OLD = "cloudrepo: Python 3.8 or newer is needed"
@@ -43,48 +41,12 @@ PYTHON = ("/usr/bin/python3", "-I", "-S", "-c", BOOTSTRAP)
 HELPER = "/usr/local/lib/cloudrepo/helper"
 #: Where images are on a host with it: in the account's own home that could put another directory in the place of ours.
 HELPERS_HOME = "/var/lib/cloudrepo"
-#: What it is made of, in order; each may use those before it.
-HELPER_PARTS = ("relay", "runner", "grammar", "texts", "judge", "ownership", "helper")
 
 
 def remote_words(user: str, *, has_helper: bool = False) -> tuple[str, ...]:
     """The constant command that takes a message as root: by sudo, unless the account is root's."""
     words = (HELPER,) if has_helper else PYTHON
     return words if user == "root" else ("sudo", "-n", *words)
-
-
-@cache
-def helper_text() -> str:
-    """The whole text of the installed helper: its parts one after another, each as it is in the repository.
-
-    What a part imports of another is in the same file here: the names of the modules stand for the file itself.
-    """
-    own_names = re.compile(r"^from (?:cloudrepo\.host(?:\.\w+)?|__future__) import .*\n", re.MULTILINE)
-    parts = [own_names.sub("", source(name)) for name in HELPER_PARTS]
-    modules = " = ".join(("relays", *HELPER_PARTS[1:-1]))
-    head = (
-        "#!/usr/bin/python3 -IS\n"
-        "# The helper of Cloud Repositorio, made by `./cloud worker harden`. Its text is its version: do not edit it.\n"
-        "from __future__ import annotations\n\n"
-        f"import sys\n\n{modules} = sys.modules[__name__]\n"
-    )
-    text = head + "\n\n".join(f"# == {name}.py\n\n{part}" for name, part in zip(HELPER_PARTS, parts, strict=True))
-    return f"{text}\n\nif __name__ == '__main__':\n    sys.exit(helper_main({_version_of(text)!r}))\n"
-
-
-def helper_version() -> str:
-    """What a message names instead of bringing a program: 16 hex digits of the text's digest."""
-    return _version_of(helper_text().rpartition("\n\nif __name__ ==")[0])
-
-
-def _version_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def source(name: str) -> str:
-    """The text of a program that is sent to hosts: `runner` or `relay`."""
-    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
 
 
 def encode(name: str, argument: Mapping[str, Any], *, has_helper: bool = False) -> bytes:
@@ -95,7 +57,7 @@ def encode(name: str, argument: Mapping[str, Any], *, has_helper: bool = False) 
         argument: what its `main` gets, as JSON.
         has_helper: whether the host has the program; then only its version is named.
     """
-    return _framed(f"{name} {helper_version()}" if has_helper else source(name), argument)
+    return _framed(f"{name} {helper_version()}" if has_helper else text_of(name), argument)
 
 
 def encode_next(argument: Mapping[str, Any]) -> bytes:

@@ -35,10 +35,10 @@ class Owners:
 
     def __init__(self, bounds: Bounds, plan_names: Named) -> None:
         self.bounds = bounds
-        self.known = set()  # type: set[str]
-        self._ports = None  # type: dict[str, str] | None
+        self.known: set[str] = set()
+        self._ports: dict[str, str] | None = None
         self._has_meters = any(kind == "meter" for kind, _ in plan_names)
-        self._metered = None  # type: dict[str, set[str]] | None
+        self._metered: dict[str, set[str]] | None = None
 
     def check(self, step: Any, named: Named) -> None:
         """Refuse a step that would change what is not ours.
@@ -156,7 +156,7 @@ class Owners:
     def _users_of_meters(self) -> dict[str, set[str]]:
         """By number, whose flows named a meter when it was first asked, by the first half of their cookies."""
         if self._metered is None:
-            found = {}  # type: dict[str, set[str]]
+            found: dict[str, set[str]] = {}
             bridge = self.bounds.facts["bridge"]
             for line in _answer("ovs-ofctl", "--timeout=20", "-O", "OpenFlow13", "dump-flows", bridge).splitlines():
                 cookie = re.search(r"cookie=0x([0-9a-f]{1,16})\b", line)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def each(items: Iterable[Any], look: Callable[[Any], Named | None]) -> Named | None:
     """What all items name; None as soon as one is refused."""
-    named = []  # type: Named
+    named: Named = []
     for item in items:
         found = look(item)
         if found is None:
@@ -104,7 +104,7 @@ def _places(text: str, bounds: Bounds) -> Named | None:
     A stranger's port may be in a namespace of its own: such devices are named `astray`, and must be ports.
     """
     found = _json(text)
-    named = []  # type: Named
+    named: Named = []
     for space, devices in found.items():
         if space and bounds.match("<space>", space) is None:
             return None

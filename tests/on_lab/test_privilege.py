@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from cloudrepo.commands import iproute, iptables, openflow, ovs, qemu_img
-from cloudrepo.host.message import HELPER, PYTHON, encode, helper_version
+from cloudrepo.host.message import HELPER, PYTHON, encode
+from cloudrepo.host.programs import helper_version
 from cloudrepo.naming import Mark, machine_uuid, run_root
 from cloudrepo.plan import (
     Act,

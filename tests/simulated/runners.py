@@ -22,7 +22,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NoReturn
 
-from cloudrepo.host.message import BOOTSTRAP, source
+from cloudrepo.host.message import BOOTSTRAP
+from cloudrepo.host.programs import text as text_of
 from simulated import jail
 
 #: Acts that change a host without a call of a tool; the simulator is told before and after each.
@@ -41,7 +42,7 @@ def compiled(text: str, name: str, mode: str) -> CodeType:
 
 def warm_up() -> None:
     """Compile what every host will run."""
-    compiled(source("runner"), "cloudrepo-host", "exec")
+    compiled(text_of("runner"), "cloudrepo-host", "exec")
     compiled(BOOTSTRAP, "bootstrap", "exec")
 
 
