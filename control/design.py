@@ -25,7 +25,7 @@ from control.states import (
     require_state,
     require_vm_state,
 )
-from models import Flavor, Slice
+from models import Slice
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +138,10 @@ def reserve_vm(context: Context, username: str, slice_id: int, wish: VmWish, dat
     owner = str(user_record(data, record["owner"])["username"])  # who acts may be an administrator
     intents.settle_abandoned(context, record, CHANGE)
     require_state(record, CHANGE)
-    flavor = Flavor.get(str(wish.flavor))
-    if flavor is None:
-        raise RefusedError("Invalid flavor", code="flavor.unknown", details={"flavors": list(Flavor.FLAVORS)})
+    flavors = context.settings.flavors
+    if str(wish.flavor) not in flavors:
+        raise RefusedError("Invalid flavor", code="flavor.unknown", details={"flavors": list(flavors)})
+    flavor = dict(flavors[str(wish.flavor)])
     flavor["disk_gb"] = max(flavor["disk_gb"], images.disk_gb(context, wish.image))
     name = validation.unused_vm_name(record, validation.vm_name(wish.name))
     count = validation.data_interfaces_count(wish.data_interfaces)

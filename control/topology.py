@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cloudrepo.errors import CloudError, Message, RefusedError
+from cloudrepo.settings import Settings
 from cloudrepo.topology import difference as kinds, slices
 from cloudrepo.topology.difference import Action, Difference, difference
 from cloudrepo.topology.model import Topology
-from models import Flavor
 
 Answer = tuple[bool, Any]
 Told = Callable[[Action], None]
@@ -19,6 +19,8 @@ Told = Callable[[Action], None]
 class Calls(Protocol):
     """The façade, as far as it is used here."""
 
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
     @property
     def list_slices(self) -> Callable[..., Answer]: ...  # noqa: D102
     @property
@@ -89,7 +91,7 @@ def plan(
     view = _view(api, username, topology, slice_id)
     if view is not None:
         _require_settled(view)
-    flavor = next(iter(Flavor.FLAVORS), "")
+    flavor = next(iter(api.settings.flavors), "")
     return Plan(view=view, difference=difference(topology, view, default_flavor=flavor, replace=replace))
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from simulated.simulator import die_with_parent
@@ -26,6 +27,15 @@ sys.dont_write_bytecode = False
 
 LAB_TOOLS = ("ip", "ovs-vsctl", "dnsmasq", "iptables", "qemu-system-x86_64", "qemu-img", "sshd")
 LAB_PLACES = ("tests/lab_infra/", "tests/on_lab/", "tests/test_tools_agree.py")
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "suite",
+    hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
+
 SPARE_FILES = 16  # in a temporary folder
 SPARE_DESCRIPTORS = 3  # what a process opens once and keeps: a nursery of simulated hosts, a library's own
 REMEDY = "run `sudo ./cloud test`, which also installs what is missing"

@@ -101,7 +101,7 @@ def distinct(values: Iterable[Any]) -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0, 990, 1000, 1310, 65500]))
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_nothing_is_ever_given_twice(seed: int, first_id: int) -> None:
     cluster = Cluster(seed, first_id)
     for _ in range(150):
@@ -111,7 +111,7 @@ def test_nothing_is_ever_given_twice(seed: int, first_id: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 def test_nor_when_everything_is_scarce(seed: int) -> None:
     cluster = Cluster(seed, 1000, **{"internet.cidr": "10.60.7.0/28", "vnc.last_port": 5903, "vlan.last": 150})
     for _ in range(150):

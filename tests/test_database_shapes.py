@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from cloudrepo import state
 from cloudrepo.errors import StateFileError
@@ -177,7 +177,6 @@ PLAIN = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(state.DOCUMENTED_KEYS), PLAIN))
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_plain_value_is_normalised_or_refused(raw: dict[str, object]) -> None:
     try:
         found = state.normalise(raw)
@@ -187,7 +186,7 @@ def test_any_plain_value_is_normalised_or_refused(raw: dict[str, object]) -> Non
 
 
 @given(PLAIN)
-@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=50)
 def test_fingerprints_are_equal_exactly_when_values_are(value: object) -> None:
     printed = state.fingerprint(value)
     assert state.restored(printed) == value

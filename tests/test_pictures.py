@@ -55,7 +55,7 @@ def wanted_lines(one: Graph) -> list[tuple[str, str]]:
     return sorted((min(pair), max(pair)) for pair in found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PAIRS, st.sampled_from((60, 80, 120)))
 def test_a_drawing_of_boxes_can_be_read_back(shape: tuple[int, list[list[int]]], width: int) -> None:
     one = graph(*shape)
@@ -69,7 +69,7 @@ def test_a_drawing_of_boxes_can_be_read_back(shape: tuple[int, list[list[int]]],
     assert reader.connections() == wanted_lines(one)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PAIRS)
 def test_rails_can_be_read_back(shape: tuple[int, list[list[int]]]) -> None:
     one = graph(*shape)
@@ -229,7 +229,7 @@ def test_a_hostile_name_moves_no_cursor() -> None:
 # ── the plane ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(PAIRS)
 def test_no_box_stands_on_another(shape: tuple[int, list[list[int]]]) -> None:
     one = graph(*shape, online=[0])

@@ -55,6 +55,20 @@ def test_several_limits_are_told_at_once(api: OrchestratorAPI) -> None:
     assert not done and [one["what"] for one in message.details["exceeded"]] == ["vms", "cores"]
 
 
+def test_two_installations_in_one_process_offer_their_own_flavors(tmp_path: Path) -> None:
+    made = {}
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        flavor = f"{{cores: 1, ram_gb: 1, disk_gb: 1, image: /i/{name}}}"
+        (tmp_path / name / "settings.yaml").write_text(f"flavors: {{{name}: {flavor}}}\n")
+        made[name] = orchestrator(tmp_path / name)
+    for name, other in (("small", "large"), ("large", "small")):
+        assert made[name].create_slice("student", "one")[0]
+        assert made[name].add_vm_to_slice("student", 1000, "vm1", name, 1)[0]
+        done, message = made[name].add_vm_to_slice("student", 1000, "vm2", other, 1)
+        assert (done, message, message.details) == (False, "Invalid flavor", {"flavors": [name]})
+
+
 def test_what_a_record_does_not_say_the_settings_do(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("quota: {cores: 1, ram_gb: unlimited, vms: 4}\n")
     api = orchestrator(tmp_path)

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cloudrepo.errors import CloudError, ForeignObjectError, HostError, HostUnreachable, MessageRefused, StepFailed
 from cloudrepo.plan import ReadFile
@@ -422,7 +422,7 @@ WORLDS = st.builds(World, links=LINKS, internet=INTERNET, vms=VMS)
 STEPS = st.integers(0, 30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(first=WORLDS, second=WORLDS, broken_at=st.none() | STEPS)
 def test_from_any_state_to_any_other_even_after_a_failure(first: World, second: World, broken_at: int | None) -> None:
     model = node()

@@ -275,7 +275,7 @@ def essence(topology: Topology) -> tuple[Any, ...]:
 
 
 #: Each example makes machines on hosts in memory.
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 @FEW

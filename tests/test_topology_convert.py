@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from cloudrepo.errors import RefusedError
 from cloudrepo.topology import reading as topologies, writing
@@ -78,28 +78,27 @@ def test_what_is_no_such_file_is_refused(name: str, text: str, said: str) -> Non
     assert said in str(caught.value)
 
 
-VALUES: st.SearchStrategy[object] = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.sampled_from(["a", "a:eth1", "b:eth1", "linux", "a-b", "", "r-1"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["nodes", "links", "endpoints", "kind", "exec", "name", "interfaces", "prefix", "a", "b", "type"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
+KEYS = (
+    *("nodes", "links", "endpoints", "kind", "kinds", "exec", "name", "interfaces", "prefix", "a", "b", "linux"),
+    *("type", "group", "groups", "members", "device", "defaults", "sysctls", "ipv4", "ifname"),
 )
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3)
+    | st.sampled_from(["a", "a:eth1", "b:eth1", "linux", "a-b", "", "r-1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+NODES = st.dictionaries(st.sampled_from(["a", "b"]), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
+AROUND = st.dictionaries(st.sampled_from(["defaults", "kinds", "groups"]), VALUES | NODES, max_size=3)
 
 
-@given(VALUES, VALUES, st.sampled_from(["containerlab", "netlab"]))
-def test_whatever_is_in_a_file_it_is_read_or_refused(nodes: object, links: object, form: str) -> None:
-    document: object = {"nodes": nodes, "links": links}
+@example({"a": {"kind": [False], "exec": ["b"], "sysctls": [1]}}, None, {"defaults": {"exec": 1}}, "containerlab")
+@example({"a": {}}, None, {"groups": {"b": {"members": 3, "device": "linux"}}}, "netlab")
+@given(VALUES | NODES, VALUES, AROUND, st.sampled_from(["containerlab", "netlab"]))
+def test_whatever_is_in_a_file_it_is_read_or_refused(
+    nodes: object, links: object, around: dict[str, object], form: str
+) -> None:
+    document: object = {"nodes": nodes, "links": links, **around}
     text = yaml.safe_dump({"topology": document} if form == "containerlab" else document)
     try:
         _, found = reading.convert(text, "x", form)

@@ -630,7 +630,7 @@ ANSWERS = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(
     st.lists(st.tuples(ANSWERS, ANSWERS, st.floats(0, 400), st.booleans(), st.sampled_from(["", POWERED_OFF]))),
     st.sampled_from(["never", "on-failure", "always"]),

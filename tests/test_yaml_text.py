@@ -129,7 +129,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["name", "vms", "note", "y"]), VALUES, min_size=1, max_size=3))
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_lines_are_written_and_read_as_yaml_in_general_does(value: dict[str, Any]) -> None:
     whole = {"slices": {"1000": value}}
     ordered = sorted(value.items(), key=lambda item: is_list_of_records(item[1]))
@@ -150,7 +150,7 @@ def test_lines_are_written_and_read_as_yaml_in_general_does(value: dict[str, Any
 
 
 @given(st.integers(0, 2**32))
-@hypothesis_settings(max_examples=2000, deadline=None)
+@hypothesis_settings(max_examples=2000)
 def test_however_it_is_edited_it_means_the_same(seed: int) -> None:
     choose = random.Random(seed)  # noqa: S311
     lines = render(example()).split("\n")

@@ -23,7 +23,6 @@ from cloudrepo.watched import Notice
 from control import watch
 from control.watch import Watcher
 from lab.cluster import Lab
-from models import Flavor
 from on_lab import faults
 from on_lab.cluster import HOSTS, Cluster, Record, wait_until
 
@@ -186,7 +185,6 @@ def test_each_host_loses_its_power_under_load_and_everything_comes_back_without_
     """Guests flood each other meanwhile. A slice that is deleted while its host is dark is finished afterwards."""
     cluster = monitored.cluster
     monitored.look_until(monitored.all_run, 20, "all run")
-    Flavor.use(cluster.api.settings.flavors)  # which each test begins without
     other = cluster.slice("vm9")
     assert cluster.vm(other["vm9"])["worker_ip"] == FIRST
     cluster.ok("deploy_slice", "admin", other["id"])

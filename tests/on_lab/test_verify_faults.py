@@ -17,7 +17,6 @@ from bench.verification import random_slices
 from lab.cluster import Lab
 from lab.guestless import guestless
 from lab.namespaces import CHECKOUT
-from models import Flavor
 from on_lab.cluster import HOSTS, Cluster, wait_until
 from on_lab.faults import cut_off
 from on_lab.seeds import SEEDS, Lesson
@@ -171,7 +170,6 @@ def test_random_slices_that_are_as_they_should_be_raise_no_alarm(lesson: Lesson)
     seed = datetime.now(UTC).strftime("%Y-%m-%d")
     with api.db.transaction() as data:
         data["users"]["admin"]["quota_vms"] = 100
-    Flavor.use(api.settings.flavors)  # each test begins with the documented ones
     chance = random.Random(seed)  # noqa: S311
     ids = [random_slices.make(api, chance) for _ in range(10)]
     try:

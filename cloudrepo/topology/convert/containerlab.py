@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloudrepo.topology.convert.parts import Building, Converted, as_mapping, not_read
+from cloudrepo.topology.convert.parts import Building, Converted, as_mapping, as_word, not_read
 
 LINUX = ("linux",)
 BRIDGES = ("bridge", "ovs-bridge")
@@ -55,8 +55,8 @@ def _nodes(topology: Row, building: Building) -> list[str]:
     bridges = []
     for name, written in as_mapping(topology.get("nodes"), "nodes", building).items():
         where = f"node {name}"
-        node = _inherited(topology, as_mapping(written, where, building), building)
-        kind = str(node.get("kind") or "")
+        node = _inherited(topology, as_mapping(written, where, building), where, building)
+        kind = str(node["kind"])
         if kind in BRIDGES:
             bridges.append(str(name))
             continue
@@ -70,20 +70,22 @@ def _nodes(topology: Row, building: Building) -> list[str]:
     return bridges
 
 
-def _inherited(topology: Row, own: Row, building: Building) -> dict[Any, Any]:
+def _inherited(topology: Row, own: Row, where: str, building: Building) -> dict[Any, Any]:
     defaults = as_mapping(topology.get("defaults"), "defaults", building)
     groups = as_mapping(topology.get("groups"), "groups", building)
     kinds = as_mapping(topology.get("kinds"), "kinds", building)
-    group = as_mapping(groups.get(own.get("group")), f"group {own.get('group')}", building)
-    kind = own.get("kind") or group.get("kind") or defaults.get("kind")
+    name = as_word(own.get("group"), f"{where}, group", building)
+    group = as_mapping(groups.get(name), f"group {name}", building)
+    kind = as_word(own.get("kind") or group.get("kind") or defaults.get("kind"), f"{where}, kind", building)
     of_kind = as_mapping(kinds.get(kind), f"kind {kind}", building)
     found: dict[Any, Any] = {}
     for layer in (defaults, of_kind, group, own):
         for key, value in layer.items():
-            if key == "exec" and isinstance(value, list):
-                found[key] = [*found.get(key, []), *value]
-            elif key == "sysctls" and isinstance(value, Mapping):
-                found[key] = {**found.get(key, {}), **value}
+            earlier = found.get(key)
+            if key == "exec" and isinstance(value, list) and isinstance(earlier, list):
+                found[key] = [*earlier, *value]
+            elif key == "sysctls" and isinstance(value, Mapping) and isinstance(earlier, Mapping):
+                found[key] = {**earlier, **value}
             else:
                 found[key] = value
     return {**found, "kind": kind}
@@ -91,7 +93,8 @@ def _inherited(topology: Row, own: Row, building: Building) -> dict[Any, Any]:
 
 def _start(node: Row, where: str, building: Building) -> str:
     """What it runs once it is up, as a start script."""
-    lines = [f"sysctl -w {shlex.quote(f'{key}={value}')}" for key, value in (node.get("sysctls") or {}).items()]
+    sysctls = as_mapping(node.get("sysctls"), f"{where}, sysctls", building)
+    lines = [f"sysctl -w {shlex.quote(f'{key}={value}')}" for key, value in sysctls.items()]
     commands = node.get("exec") or []
     for command in commands if isinstance(commands, list) else [commands]:
         if isinstance(command, str) and command.strip():

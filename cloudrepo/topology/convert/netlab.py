@@ -85,7 +85,12 @@ def _row(value: Any) -> Row:
 
 def _of_group(groups: Row, name: str) -> str:
     rows = [_row(row) for row in groups.values()]
-    return next((str(row["device"]) for row in rows if row.get("device") and name in (row.get("members") or ())), "")
+    return next((str(row["device"]) for row in rows if row.get("device") and name in _members(row)), "")
+
+
+def _members(row: Row) -> list[Any]:
+    members = row.get("members")
+    return members if isinstance(members, list) else []
 
 
 def _links(links: Any, building: Building, label: str) -> None:

@@ -131,6 +131,14 @@ def as_mapping(value: Any, where: str, building: Building) -> Mapping[Any, Any]:
     return {}
 
 
+def as_word(value: Any, where: str, building: Building) -> str:
+    """A text or a number as text; a list or a mapping is left out, and said."""
+    if isinstance(value, Mapping | list):
+        building.leave(where, "it is no text, and is left out")
+        return ""
+    return "" if value in (None, False) else str(value)
+
+
 def not_read(source: str, what: str) -> RefusedError:
     """Said of a file that is none of its kind."""
     return RefusedError(f"{source} cannot be converted", evidence=what, code="topology.convert")
