@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,9 @@ import typer
 from cli import documents
 from cli.findings import first_wrong, show_findings, status_of
 from cli.installation import Installation, state_folder, state_path
+from cli.options import DryRun, Json, Yes
 from cli.screen import Screen
+from cli.work import questions, talk
 from cloudrepo.errors import StateFileError
 
 app = typer.Typer(help="Prove the hosts before a class; `doctor access` looks at this machine instead.")
@@ -27,18 +28,22 @@ def doctor(
         str, typer.Option("--vlans", metavar="LIST", help="Try these, such as 100-199,400; else some of each kind.")
     ] = "",
     fix: Annotated[
-        bool, typer.Option("--fix", help="Set right what is this installation's to set right, and say what.")
+        bool, typer.Option("--fix", help="Set right what is this installation's to set right, after a list and a yes.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on the standard output.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """Prove every host before a class: what is wrong, and what to do about it. See docs/doctor.md."""
     if context.invoked_subcommand is not None:
         return 0
-    from cli.host_doctor import show_hosts
+    from cli.host_doctor import Look
 
-    installation = Installation.open(context.find_root().obj)
-    screen = Screen(sys.stderr if as_json else None)
-    return show_hosts(installation, host or [], vlan, screen, fix=fix, as_json=as_json)
+    api = Installation.open(context.find_root().obj).api
+    look = Look(api, talk(context, as_json=as_json), host or (), vlan, as_json=as_json)
+    if fix:
+        return look.fix(questions(aside=as_json), assume_yes=yes, dry_run=dry_run)
+    return look.show()
 
 
 @app.command()

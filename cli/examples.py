@@ -70,7 +70,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "state rebuild": ("state rebuild", "state rebuild --host 10.0.10.2 --force"),
     "config show": ("config show", "config show --origin", "config show ssh --json"),
     "completion": ("completion bash", "completion zsh", "completion fish"),
-    "doctor": ("doctor", "doctor --json"),
+    "doctor": ("doctor", "doctor --json", "doctor --fix --dry-run"),
     "doctor access": ("doctor access", "doctor access --account class --json"),
     "draw": ("draw lab", "draw lab -o lab.svg"),
     "topology validate": ("topology validate lab.cloud.yml",),

@@ -65,6 +65,7 @@ class Look:
 
     Attributes:
         trusted: the wanted base image, installed and untouched since.
+        recorded: what the record beside an installed one tells of it, whatever has become of that.
         sources: files on the host that may be taken, best first.
         refused: why other files are not taken.
         user: the login account.
@@ -74,6 +75,7 @@ class Look:
     """
 
     trusted: BaseImage | None
+    recorded: BaseImage | None
     sources: tuple[Source, ...]
     refused: tuple[str, ...]
     user: str
@@ -185,12 +187,14 @@ def read_look(
     trusted = next((image for image in (_trusted(text, files, bases) for text in records) if image), None)
     sources, refused = _sources(candidates, files, trusted_uids={0, uid})
     installed = base_path(store, sha256, name) if sha256 else ""
+    record = read_record(records[0]) if records and bases.get(installed) else None
     if bases.get(installed):  # its record is gone or disagrees: its content decides
         sources.insert(0, _source(installed, bases[installed]))
     cut = files.get(cut_path(store, sha256)) or {}
     space = coreutils.parse_disk_space(observed["space"].out) if observed["space"].accepted else None
     return Look(
         trusted=trusted,
+        recorded=record.image if record is not None else None,
         sources=tuple(sources),
         refused=tuple(refused),
         user=user,
@@ -370,8 +374,19 @@ def image_of(store: ImageStore, name: str, found: Found, origin: str) -> BaseIma
     )
 
 
-def install(store: ImageStore, found: Found, image: BaseImage, source: Source | None = None) -> Plan:
-    """Turn a checked copy into the base image. The name comes last, when the content is on the disk."""
+def install(
+    store: ImageStore, found: Found, image: BaseImage, source: Source | None = None, *, has_record: bool = False
+) -> Plan:
+    """Turn a checked copy into the base image. The name comes last, when the content is on the disk.
+
+    Args:
+        store: where.
+        found: the copy.
+        image: what it becomes.
+        source: the file on the worker it was taken from, if it was.
+        has_record: what stands beside it already says the same of it, and stays: another installation may have
+            written it.
+    """
     path = image.path_on_host
     adopt = AdoptFile(
         draft=found.path,
@@ -390,7 +405,9 @@ def install(store: ImageStore, found: Found, image: BaseImage, source: Source | 
     if source is not None:
         text = record_text(image, source, store.installation)
         record = WriteFile(path=origin_path(store, source.path), text=text, mode=0o644, durable=True)
-    return _changes(store, "install", [*steps, ("record", "write the image's record", record)])
+    if not has_record:
+        steps.append(("record", "write the image's record", record))
+    return _changes(store, "install", steps)
 
 
 def drop(store: ImageStore, draft: str) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from cloudrepo import base_image_plans as plans
 from cloudrepo.errors import HostError, StepFailed
@@ -28,6 +29,24 @@ from cloudrepo.plan import (
     StepResult,
 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class DiskOn:
+    """A disk that is on a base image, or may be.
+
+    Attributes:
+        directory: of the disk, on the host.
+        installation: whose it is.
+        vm_id: which VM's; None = of none, or not known.
+        is_unread: its mark cannot be read, so nobody knows what it is on.
+    """
+
+    directory: str
+    installation: str
+    vm_id: int | None = None
+    is_unread: bool = False
+
+
 _INSTALLATION = re.compile(r"\.cloudrepo-([0-9a-f]{8})\Z")
 
 
@@ -40,6 +59,16 @@ def copies(executor: Executor, host: str, store: ImageStore) -> frozenset[str]:
     look = Step(name="bases", label="look at base images", act=ObserveFiles(directory=store.bases))
     answer = executor.run_plan(host, Plan(installation=store.installation, observe=(look,))).observed.get("bases")
     return frozenset(_facts(host, answer))
+
+
+def disks_on(executor: Executor, host: str, store: ImageStore, path: str) -> list[DiskOn]:
+    """The disks of all installations on a host that are on a base image, or may be.
+
+    Raises:
+        HostError: it does not answer, or not as a host does.
+    """
+    entries = _facts(host, executor.run_plan(host, _look(store, path)).observed.get("files"))
+    return _disks_on(host, path, executor.run_plan(host, _ask_disks(store, _roots(store, entries))).observed)
 
 
 def remove(executor: Executor, host: str, store: ImageStore, sha256: str, name: str) -> str:
@@ -148,6 +177,16 @@ def _facts(host: str, answer: StepResult | None) -> Mapping[str, object]:
 
 def _why_used(host: str, path: str, observed: Mapping[str, StepResult]) -> str:
     """Which disk is on this base image, or may be; empty when none is."""
+    for disk in _disks_on(host, path, observed):
+        if disk.is_unread:
+            return f"a disk in {disk.directory} has a mark that cannot be read, and may be on it"
+        whose = f"VM {disk.vm_id}" if disk.vm_id is not None else "a disk without a VM"
+        return f"{whose} of the installation {disk.installation} is on it"
+    return ""
+
+
+def _disks_on(host: str, path: str, observed: Mapping[str, StepResult]) -> list[DiskOn]:
+    found = []
     for name, answer in observed.items():
         try:
             if not answer.accepted:
@@ -155,15 +194,14 @@ def _why_used(host: str, path: str, observed: Mapping[str, StepResult]) -> str:
             rows = [(str(row["dir"]), row["files"][MARK_FILE]) for row in json_text.loads(answer.out or "[]")]
         except json_text.NOT_UNDERSTOOD as error:
             raise HostError(host, "could not look at the disks of VMs", evidence=str(error)[:200]) from error
+        installation = name.split(":")[1].rpartition("-")[2]
         for directory, text in rows:
             mark = parse_mark_file(text or "", directory)
             if mark is None and text:
-                return f"a disk in {directory} has a mark that cannot be read, and may be on it"
+                found.append(DiskOn(directory=directory, installation=installation, is_unread=True))
             if mark is not None and mark.base == path:
-                installation = name.split(":")[1].rpartition("-")[2]
-                whose = f"VM {mark.mark.vm_id}" if mark.mark.vm_id is not None else "a disk without a VM"
-                return f"{whose} of the installation {installation} is on it"
-    return ""
+                found.append(DiskOn(directory=directory, installation=installation, vm_id=mark.mark.vm_id))
+    return found
 
 
 def _require(host: str, result: PlanResult) -> None:

@@ -11,7 +11,6 @@ The work needs no lock on the host: a late or doubled message installs the same 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import stat
@@ -20,11 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cloudrepo import base_image_plans as plans, base_image_removal
 from cloudrepo.base_image_plans import Look, Source
+from cloudrepo.checksums import Checksums
 from cloudrepo.errors import CloudError, HostError, RefusedError, StepFailed
 from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
@@ -37,70 +36,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 DOCUMENTED_FOLDER = "/tmp/vm_images"  # noqa: S108 - files put there by hand are accepted, after checks
 HEADROOM = 256 * 1024**2  # bytes that a copy leaves free
-
-
-class Checksums:
-    """SHA-256 of files of this machine, computed once for each content.
-
-    A file counts as unchanged while path, size, modification time and inode are the same.
-
-    Args:
-        cache_dir: where digests are kept for later processes; None keeps them in this one only.
-    """
-
-    def __init__(self, cache_dir: str | os.PathLike[str] | None = None) -> None:
-        self._path = Path(cache_dir) / "checksums.json" if cache_dir is not None else None
-        self._known: dict[str, str] | None = None
-        self._lock = threading.Lock()
-
-    def of(self, path: str) -> str:
-        """The digest in hex.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        with self._lock:  # the second caller waits for the first one's answer
-            known = self._load()
-            key = _identity(path)
-            if key not in known:
-                digest = _sha256(path)
-                if _identity(path) == key:  # else it was being written: the digest is of no file
-                    known[key] = digest
-                    self._store()
-                return digest
-            return known[key]
-
-    def _load(self) -> dict[str, str]:
-        if self._known is None:
-            self._known = {}
-            if self._path is not None:
-                try:
-                    stored = json.loads(self._path.read_text())
-                    self._known = {str(key): str(value) for key, value in stored.items()}
-                except (OSError, ValueError, AttributeError):
-                    pass  # no cache yet, or a damaged one: it is only a cache
-        return self._known
-
-    def _store(self) -> None:
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            draft.write_text(json.dumps(self._known))
-            draft.replace(self._path)
-        except OSError as error:
-            log.debug("checksums are not kept: %s", error)
-
-
-def _identity(path: str) -> str:
-    facts = os.stat(path)
-    return f"{os.path.realpath(path)}|{facts.st_size}|{facts.st_mtime_ns}|{facts.st_ino}"
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass
@@ -212,6 +147,40 @@ class BaseImages:
             self.forget(host)
             return base_image_removal.remove(self.executor, host, store, sha256, name)
 
+    def disks_on(self, host: str, base_dir: str, path: str) -> list[base_image_removal.DiskOn]:
+        """The disks of all installations on a host that are on a base image, or may be.
+
+        Raises:
+            HostError: it does not answer.
+        """
+        return base_image_removal.disks_on(self.executor, host, self._store(host, base_dir), path)
+
+    def replace(self, host: str, base_image_path: str, base_dir: str) -> BaseImage:
+        """Put the manager's file in the place of its copy on a host, whose content is not what its name says.
+
+        The new one is beside it until its content was read there; one rename then changes them. What dies on the way
+        leaves the old copy, and what arrived of the new one, which the next attempt goes on from. A disk that is begun
+        on the old copy meanwhile is on the new one afterwards.
+
+        Raises:
+            RefusedError: the manager has no such file, disks are on the copy, or the disk is full.
+            HostError: the host does not answer, or the file arrived with another content twice.
+        """
+        home, store = self.executor.home(host), self._store(host, base_dir)
+        local, digest = self._of_manager(base_image_path)
+        if not digest:
+            raise RefusedError(
+                f"the base image {base_image_path} is not on this machine",
+                remedy=f"Put it at {base_image_path}",
+                code="images.missing",
+            )
+        with self._one_at_a_time(host, f"{store.base_dir}|{digest}"):
+            self.forget(host)
+            path = plans.base_path(store, digest, os.path.basename(base_image_path))
+            if base_image_removal.disks_on(self.executor, host, store, path):
+                raise RefusedError(f"{host}: {path} stays: disks are on it", code="images.used")
+            return _Bringing(self.executor, host, store, home, base_image_path, local, digest, None, ()).again()
+
     def forget(self, host: str) -> None:
         """Ask the host again next time: it was reinstalled, or a base image is gone."""
         for key in [key for key in list(self._known) if key[0] == host]:
@@ -298,6 +267,12 @@ class _Bringing:
                 return image
         return self._from_manager(look)
 
+    def again(self) -> BaseImage:
+        """From the manager, whatever is there."""
+        look = self._look()
+        self._run(plans.prepare(self.store, look), "prepare the image folder")
+        return self._from_manager(look)
+
     def _look(self) -> Look:
         plan = plans.look(self.store, self.home, self.name, self.digest, self.candidates)
         result = self.executor.run_plan(self.host, plan)
@@ -325,7 +300,7 @@ class _Bringing:
             found = self._inspect(look, draft, size)
             if found.sha256 == self.digest:
                 self._refuse_unfit(found, self.local)
-                return self._install(found, "manager")
+                return self._install(look, found, "manager")
             log.warning("%s: the copy of %s has another content; it is removed", self.host, self.local)
             self._run(plans.drop(self.store, draft), "remove a damaged copy")
         raise StepFailed(
@@ -348,7 +323,7 @@ class _Bringing:
             self._run(plans.drop(self.store, draft), "remove a copy")
             return None
         self._refuse_unfit(found, source.path)
-        return self._install(found, "manager")
+        return self._install(look, found, "manager")
 
     def _from_worker(self, look: Look) -> BaseImage:
         if not look.sources:
@@ -359,7 +334,7 @@ class _Bringing:
             unfit = plans.unfit(found) or self._damage(look, found)
             if not unfit:
                 log.warning("%s: the manager has no %s; using %s of the worker", self.host, self.wanted, source.path)
-                return self._install(found, source.path, source)
+                return self._install(look, found, source.path, source)
             self._run(plans.drop(self.store, found.path), "remove a copy")
             refused.append(f"{source.path}: {unfit}")
         raise RefusedError(
@@ -405,9 +380,10 @@ class _Bringing:
             self._run(plans.drop(self.store, found.path), "remove a copy")
             raise RefusedError(f"{origin} cannot be a base image", evidence=unfit, code="images.base")
 
-    def _install(self, found: plans.Found, origin: str, source: Source | None = None) -> BaseImage:
+    def _install(self, look: Look, found: plans.Found, origin: str, source: Source | None = None) -> BaseImage:
         image = plans.image_of(self.store, self.name, found, origin)
-        self._run(plans.install(self.store, found, image, source), f"install {image.path_on_host}")
+        plan = plans.install(self.store, found, image, source, has_record=image == look.recorded)
+        self._run(plan, f"install {image.path_on_host}")
         log.info("%s: base image %s is ready", self.host, image.path_on_host)
         return image
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from control import late
@@ -24,15 +24,23 @@ class HostCalls:
 
     @_answers
     def doctor(self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None) -> Any:
-        """Prove the hosts before a class: `findings`, `hosts`, `vlans`, `seconds`; see docs/doctor.md for the keys."""
-        return late.host_doctor.look(self.context, hosts, vlans).to_dict()
+        """Prove the hosts before a class: `findings`, `fixes`, `hosts`, `vlans`, `seconds`; see docs/doctor.md."""
+        return late.host_mending.look(self.context, hosts, vlans)
 
     @_changes
     def doctor_fix(
-        self, hosts: Collection[str] = (), vlans: Collection[int] = (), *, username: str | None = None
+        self,
+        hosts: Collection[str] = (),
+        vlans: Collection[int] = (),
+        agreed: Collection[Mapping[str, str]] | None = None,
+        *,
+        username: str | None = None,
     ) -> Any:
-        """Set right on hosts what is ours to set right: as `doctor`, a second look, and `changed` and `failed`."""
-        return late.host_mending.mend(self.context, hosts, vlans)
+        """Set right on hosts what is ours to set right: as `doctor`, a second look, and `changed` and `failed`.
+
+        `agreed`: nothing but these of the `fixes` of a `doctor`; None = whatever is found.
+        """
+        return late.host_mending.mend(self.context, hosts, vlans, agreed)
 
     @_changes
     def bootstrap_worker(

@@ -56,13 +56,16 @@ class Report:
         return {"findings": found, "hosts": self.hosts, "vlans": self.tried, "seconds": round(self.seconds, 2)}
 
 
-def look(context: Context, only: Collection[str] = (), wanted: Collection[int] = ()) -> Report:
+def look(
+    context: Context, only: Collection[str] = (), wanted: Collection[int] = (), *, are_joined: bool = True
+) -> Report:
     """Look at all hosts.
 
     Args:
         context: the installation.
         only: what concerns these hosts; empty = all.
         wanted: VLANs that frames are sent in; empty = a choice.
+        are_joined: look also at what is between the hosts; else only at each of them.
     """
     began = time.monotonic()
     context.db.refresh()
@@ -72,7 +75,7 @@ def look(context: Context, only: Collection[str] = (), wanted: Collection[int] =
     findings += [one for each in facts.values() for one in hosts.judge(each, choice.vlans, is_alone=len(ips) == 1)]
     findings += hosts.clocks(list(facts.values()))
     findings += _proved(context, facts)
-    between = _between(context, facts, choice)
+    between = _between(context, facts, choice) if are_joined else []
     kept = [one for one in [*findings, *between] if not only or not one.hosts or set(one.hosts) & set(only)]
     return Report(
         findings=kept,

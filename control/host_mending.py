@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.commands import bridging
@@ -19,77 +21,155 @@ from control.context import Context
 
 ROUNDS = 3  # a bridge, then its uplink, then what the uplink lacks
 
-Fix = tuple[str, Callable[[], None]]  # what is said when it is done, and doing it
+Agreed = Collection[Mapping[str, str]]  # as `fixes` lists them: `host` and `text`
 
 
-def mend(context: Context, only: Collection[str] = (), wanted: Collection[int] = ()) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """One thing that would be set right.
+
+    Attributes:
+        host: where.
+        text: what is to be done, such as `switch eth1 on`.
+        said: the same when it is done.
+        about: what it mends: where one part of that fails, the rest is not tried.
+        do: does it; a `CloudError` when it could not be done.
+    """
+
+    host: str
+    text: str
+    said: str
+    about: Finding
+    do: Callable[[], object]
+
+    def to_dict(self) -> dict[str, str]:
+        """As the façade lists it."""
+        return {"host": self.host, "text": self.text}
+
+
+def look(context: Context, only: Collection[str] = (), wanted: Collection[int] = ()) -> dict[str, Any]:
+    """Look, and say what `mend` would do about it: the report as the façade answers it, and `fixes`."""
+    return _answer(context, host_doctor.look(context, only, wanted))
+
+
+def mend(
+    context: Context, only: Collection[str] = (), wanted: Collection[int] = (), agreed: Agreed | None = None
+) -> dict[str, Any]:
     """Look, set right, and look again until nothing more can be set right.
 
+    Args:
+        context: the installation.
+        only: what concerns these hosts; empty = all.
+        wanted: VLANs that frames are sent in at the end; empty = a choice.
+        agreed: nothing but these of the `fixes` of an earlier look; None = whatever is found.
+
     Returns:
-        The last look as `doctor` answers it, and `changed` and `failed`: lists of `host` and `text`.
+        A last look as `look` answers it, and `changed` and `failed`: lists of `host` and `text`.
     """
-    changed: list[dict[str, str]] = []
-    failed: list[dict[str, str]] = []
-    report = host_doctor.look(context, only, wanted)
+    work = _Mending(context, agreed)
     for _ in range(ROUNDS):
-        work = {ip: functools.partial(_mend_host, context, ip, report) for ip in report.facts}
-        done = context.site.executor.gather(work)
-        for ip, answer in done.items():
-            texts, trouble = answer if not isinstance(answer, CloudError) else ([], [str(answer)])
-            changed += [{"host": ip, "text": text} for text in texts]
-            failed += [{"host": ip, "text": text} for text in trouble]
-        if not any(answer[0] for answer in done.values() if not isinstance(answer, CloudError)):
+        if not work.run(host_doctor.look(context, only, are_joined=False)):
             break
-        report = host_doctor.look(context, only, wanted)
-    return {**report.to_dict(), "changed": changed, "failed": failed}
+    return {**look(context, only, wanted), "changed": work.changed, "failed": work.failed}
 
 
-def _mend_host(context: Context, ip: str, report: host_doctor.Report) -> tuple[list[str], list[str]]:
-    """What was set right on a host, and what could not be."""
-    texts, trouble = [], []
-    for finding in report.findings:
-        if finding.hosts != (ip,):
-            continue
-        for text, do in _fixes(context, ip, report.facts[ip], finding):
+def _answer(context: Context, report: host_doctor.Report) -> dict[str, Any]:
+    return {**report.to_dict(), "fixes": [fix.to_dict() for ip in report.facts for fix in _fixes(context, ip, report)]}
+
+
+class _Mending:
+    """What was done so far: nothing is tried twice."""
+
+    def __init__(self, context: Context, agreed: Agreed | None) -> None:
+        self.context = context
+        self.agreed = None if agreed is None else {(one["host"], one["text"]) for one in agreed}
+        self.changed: list[dict[str, str]] = []
+        self.failed: list[dict[str, str]] = []
+        self._tried: set[tuple[str, str]] = set()
+
+    def run(self, report: host_doctor.Report) -> bool:
+        """Set right what a look found, on all hosts at once; whether anything was."""
+        before = len(self.changed)
+        work = {ip: functools.partial(self._host, ip, report) for ip in report.facts}
+        for ip, answer in self.context.site.executor.gather(work).items():
+            said, trouble = answer if not isinstance(answer, CloudError) else ([], [str(answer)])
+            self.changed += [{"host": ip, "text": text} for text in said]
+            self.failed += [{"host": ip, "text": text} for text in trouble]
+        return len(self.changed) > before
+
+    def _host(self, ip: str, report: host_doctor.Report) -> tuple[list[str], list[str]]:
+        """What was set right on a host, and what could not be."""
+        said: list[str] = []
+        trouble: dict[Finding, str] = {}
+        for fix in _fixes(self.context, ip, report):
+            known = (fix.host, fix.text)
+            is_agreed = self.agreed is None or known in self.agreed
+            if not is_agreed or known in self._tried or fix.about in trouble:
+                continue
+            self._tried.add(known)
             try:
-                do()
+                fix.do()
             except CloudError as error:
-                trouble.append(str(error))
-                break
-            texts.append(text)
-    return texts, trouble
+                trouble[fix.about] = str(error)
+            else:
+                said.append(fix.said)
+        return said, list(trouble.values())
 
 
-def _fixes(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Iterator[Fix]:
+def _fixes(context: Context, ip: str, report: host_doctor.Report) -> Iterator[Fix]:
+    """What may be done about the findings of one host, in this order."""
+    for finding in report.findings:
+        if finding.hosts == (ip,):
+            for text, said, do in _about(context, ip, report.facts[ip], finding):
+                yield Fix(host=ip, text=text, said=said, about=finding, do=do)
+
+
+_Doing = tuple[str, str, Callable[[], object]]
+
+
+def _about(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Iterator[_Doing]:
     """What may be done about a finding; nothing where it is somebody else's."""
     known, bridge = context.db.data["workers"].get(ip) or {}, facts.question.bridge
     uplinks = [str(name) for name in known.get("uplinks") or ()]
     if finding.code == "hosts.bridge":
         datapath = str(known.get("datapath") or _usual_datapath(context))
-        yield f"made {bridge} ({datapath} datapath)", _run(context, ip, bridging.make_bridge(bridge, datapath))
+        what = f"{bridge} ({datapath} datapath)"
+        yield f"make {what}", f"made {what}", _run(context, ip, bridging.make_bridge(bridge, datapath))
         yield from _joined(context, ip, bridge, uplinks)
     elif finding.code == "hosts.uplink":
         yield from _joined(context, ip, bridge, uplinks)
     elif finding.code == "hosts.uplink.down":
         for name in _own_devices(facts, lambda device: not device.is_up):
-            yield f"switched {name} on, until its next boot", _run(context, ip, _BATCH, bridging.up(name))
+            what = f"{name} on, until its next boot"
+            yield f"switch {what}", f"switched {what}", _run(context, ip, _BATCH, bridging.up(name))
     elif finding.code == "hosts.mtu":
         for name in _own_devices(facts, lambda device: device.mtu < FULL_SIZE):
-            text = f"set the MTU of {name} to {FULL_SIZE}, until its next boot"
-            yield text, _run(context, ip, _BATCH, bridging.mtu(name, FULL_SIZE))
-    elif finding.code == "hosts.image.missing":
-        for path in host_proofs.wanted_images(context):
-            if finding.evidence == host_proofs.place_on_host(context, facts, path)[1]:
-                yield f"copied {path}", functools.partial(_bring, context, ip, path)
+            what = f"set the MTU of {name} to {FULL_SIZE}, until its next boot"
+            yield what, what, _run(context, ip, _BATCH, bridging.mtu(name, FULL_SIZE))
+    elif finding.code in ("hosts.image.missing", "hosts.image.damaged"):
+        yield from _brought(context, ip, facts, finding)
+
+
+def _brought(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Iterator[_Doing]:
+    """The base image of a finding, brought."""
+    bases, base_dir = context.deployment.qcow_manager.bases, context.settings.images.base_dir
+    for path in host_proofs.wanted_images(context):
+        if not os.path.isfile(path) or finding.evidence != host_proofs.place_on_host(context, facts, path)[1]:
+            continue
+        if finding.code == "hosts.image.missing":
+            yield f"copy {path}", f"copied {path}", functools.partial(_bring, context, ip, path)
+        else:
+            again = f"{path} again, in place of the damaged copy"
+            yield f"copy {again}", f"copied {again}", functools.partial(bases.replace, ip, path, base_dir)
 
 
 _BATCH = ("ip", "-batch", "-")
 
 
-def _joined(context: Context, ip: str, bridge: str, uplinks: list[str]) -> Iterator[Fix]:
+def _joined(context: Context, ip: str, bridge: str, uplinks: list[str]) -> Iterator[_Doing]:
     """The uplinks that a host had when it was last seen with one."""
     for name in uplinks:
-        yield f"added {name} to {bridge}", _run(context, ip, bridging.join(bridge, name))
+        yield f"add {name} to {bridge}", f"added {name} to {bridge}", _run(context, ip, bridging.join(bridge, name))
 
 
 def _own_devices(facts: HostFacts, is_wrong: Callable[[Any], bool]) -> list[str]:

@@ -8,11 +8,13 @@ from typing import Any
 
 from cloudrepo import accelerator, base_image_plans
 from cloudrepo.accelerator import Accelerator
+from cloudrepo.base_image_removal import DiskOn
 from cloudrepo.doctor.host_facts import HostFacts
 from cloudrepo.doctor.proofs import MEASURED, Image, Proofs
 from cloudrepo.host import json_text
 from cloudrepo.images import ImageStore
 from cloudrepo.plan import Checksum, MeasureDisk, Plan, Step, StepResult
+from cloudrepo.state import all_slices
 from control.context import Context
 
 EMULATED_S = 20.0  # longest wait for a guest of one sector: a busy host takes its time
@@ -95,7 +97,24 @@ def _image(context: Context, ip: str, facts: HostFacts, path: str, flavors: Sequ
     state = "missing"
     if answer is not None and answer.status == 0:
         state = "ready" if f'"{digest}"' in answer.out else "damaged"
-    return Image(path=path, flavors=flavors, size=size, state=state, place=place)
+    users = _users(context, ip, facts, place) if state == "damaged" else ()
+    return Image(path=path, flavors=flavors, size=size, state=state, place=place, users=users)
+
+
+def _users(context: Context, ip: str, facts: HostFacts, place: str) -> tuple[str, ...]:
+    """Whose disks are on a base image, of all installations."""
+    disks = context.deployment.qcow_manager.bases.disks_on(ip, facts.question.base_dir, place)
+    data = context.db.data
+    names = {vm["vm_id"]: f"{record['name']}/{vm['name']}" for record in all_slices(data) for vm in record["vms"]}
+    return tuple(sorted(_named(disk, names, context.site.installation) for disk in disks))
+
+
+def _named(disk: DiskOn, names: Mapping[int, str], installation: str) -> str:
+    if disk.is_unread or disk.vm_id is None:
+        return f"the disk in {disk.directory}"
+    if disk.installation != installation:
+        return f"VM {disk.vm_id} of the installation {disk.installation}"
+    return f"VM {disk.vm_id} ({names[disk.vm_id]})" if disk.vm_id in names else f"VM {disk.vm_id}"
 
 
 def place_on_host(context: Context, facts: HostFacts, path: str) -> tuple[str, str]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         guests as guests,
         handover as handover,
         hardening as hardening,
-        host_doctor as host_doctor,
         host_mending as host_mending,
         images as images,
         lifecycle as lifecycle,

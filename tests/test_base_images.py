@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from cloudrepo import base_image_plans, base_images
-from cloudrepo.base_images import BaseImages, Checksums
+from cloudrepo import base_image_plans, base_images, checksums
+from cloudrepo.base_images import BaseImages
+from cloudrepo.checksums import Checksums
 from cloudrepo.commands import coreutils
 from cloudrepo.errors import CloudError, HostError, HostUnreachable, RefusedError, StepFailed
 from cloudrepo.images import BaseImage, ImageStore
@@ -374,13 +375,13 @@ def test_many_threads_and_processes_send_one_copy_to_one_host(site: Site) -> Non
 
 def test_a_file_is_hashed_once_for_each_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    genuine = base_images._sha256
+    genuine = checksums._sha256
 
     def counted(path: str) -> str:
         hashed.append(path)
         return genuine(path)
 
-    monkeypatch.setattr(base_images, "_sha256", counted)
+    monkeypatch.setattr(checksums, "_sha256", counted)
     file = tmp_path / "image"
     file.write_bytes(b"one")
     sums = Checksums(tmp_path / "cache")

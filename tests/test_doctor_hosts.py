@@ -323,8 +323,8 @@ PROVEN = Proofs(
 )
 
 
-def image(state: str) -> Proofs:
-    return replace(PROVEN, images=(replace(PROVEN.images[0], state=state),))
+def image(state: str, *users: str) -> Proofs:
+    return replace(PROVEN, images=(replace(PROVEN.images[0], state=state, users=users),))
 
 
 def test_a_host_that_did_all_of_it_has_one_word() -> None:
@@ -344,6 +344,7 @@ def test_a_host_that_did_all_of_it_has_one_word() -> None:
         (replace(PROVEN, mb_s=None, trouble="no"), "hosts.disk.speed", Level.UNKNOWN),
         (image("missing"), "hosts.image.missing", Level.WARNING),
         (image("damaged"), "hosts.image.damaged", Level.WRONG),
+        (image("damaged", "VM 7 (lab/web)"), "hosts.image.damaged.used", Level.WRONG),
     ],
 )
 def test_what_a_host_did_not_do_is_one_finding_with_its_remedy(proven: Proofs, code: str, level: Level) -> None:

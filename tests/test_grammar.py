@@ -175,7 +175,14 @@ def disk_images() -> Iterator[Plan]:
     store = images.ImageStore(base_dir=BASE, installation=OURS)
     name, source = "cirros.img", base_image_plans.Source(path=f"{BASE}/cirros.img", size=5, mtime_ns=6)
     seen = base_image_plans.Look(
-        trusted=None, sources=(source,), refused=(), user="ubuntu", folder_exists=True, cut_size=0, free=None
+        trusted=None,
+        recorded=None,
+        sources=(source,),
+        refused=(),
+        user="ubuntu",
+        folder_exists=True,
+        cut_size=0,
+        free=None,
     )
     yield base_image_plans.look(store, HOME, name, DIGEST, (source.path,))
     yield base_image_plans.look(store, HOME, name, "", (source.path,))

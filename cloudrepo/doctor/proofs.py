@@ -23,6 +23,7 @@ class Image:
         size: bytes.
         state: on the host: `ready`, `missing` or `damaged`.
         place: where it is, or would be, on the host.
+        users: of a damaged one, whose disks are on it, in words.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Image:
     size: int
     state: str
     place: str
+    users: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,27 +133,31 @@ def _images(proofs: Proofs) -> Iterator[Finding]:
     for image in proofs.images:
         if image.state == "ready":
             continue
-        what = f"the base image of {', '.join(image.flavors)}"
-        if image.state == "damaged":
-            text, level = f"{proofs.ip}: {what} is damaged", Level.WRONG
-            remedy = (
-                "Delete the VMs on this host that are on it, then `./cloud doctor --fix`; their disks have lost "
-                f"what they read from {image.place}"
-            )
-        else:
-            text, level = (
-                f"{proofs.ip}: {what} is not there, and its first VM waits for {_megabytes(image.size)}",
-                Level.WARNING,
-            )
-            remedy = "`./cloud doctor --fix` copies it"
-        yield Finding(
-            code=f"hosts.image.{image.state}",
-            level=level,
-            text=text,
-            evidence=image.place,
-            remedy=remedy,
-            hosts=(proofs.ip,),
+        what = f"{proofs.ip}: the base image of {', '.join(image.flavors)} is"
+        yield _missing(proofs.ip, image, what) if image.state == "missing" else _damaged(proofs.ip, image, what)
+
+
+def _missing(ip: str, image: Image, what: str) -> Finding:
+    return Finding(
+        code="hosts.image.missing",
+        level=Level.WARNING,
+        text=f"{what} not there, and its first VM waits for {_megabytes(image.size)}",
+        evidence=image.place,
+        remedy="`./cloud doctor --fix` copies it",
+        hosts=(ip,),
+    )
+
+
+def _damaged(ip: str, image: Image, what: str) -> Finding:
+    if not image.users:
+        code, text, remedy = "hosts.image.damaged", f"{what} damaged", "`./cloud doctor --fix` copies it again"
+    else:
+        code, text = "hosts.image.damaged.used", f"{what} damaged, and these are on it: {', '.join(image.users)}"
+        remedy = (
+            "What they read from it is wrong. Save what is needed of them and delete them, then `./cloud doctor --fix` "
+            "copies it again"
         )
+    return Finding(code=code, level=Level.WRONG, text=text, evidence=image.place, remedy=remedy, hosts=(ip,))
 
 
 def _megabytes(size: int) -> str:

@@ -157,19 +157,20 @@ def second_server(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def damaged_image(cluster: Cluster) -> Iterator[None]:
-    """One byte of a base image is another; its times are as they were, and again at the end."""
+def damaged_image(cluster: Cluster, ip: str = FIRST, *, is_mended: bool = False) -> Iterator[None]:
+    """One byte of a base image is another; its times are as they were, and again at the end unless it `is_mended`."""
     flip = (
         "import os, sys; f = open(sys.argv[1], 'r+b'); was = os.fstat(f.fileno()); f.seek(4096); b = f.read(1); "
         "f.seek(4096); f.write(bytes([b[0] ^ 1])); f.close(); "
         "os.utime(sys.argv[1], ns=(was.st_atime_ns, was.st_mtime_ns))"
     )
-    (path,) = cluster.host(FIRST, "sh", "-c", f"ls {cluster.images}/base/*cirros*.img").split()
-    cluster.host(FIRST, "/usr/bin/python3", "-c", flip, path)
+    (path,) = cluster.host(ip, "sh", "-c", f"ls {cluster.images}/base/*cirros*.img").split()
+    cluster.host(ip, "/usr/bin/python3", "-c", flip, path)
     try:
         yield
     finally:
-        cluster.host(FIRST, "/usr/bin/python3", "-c", flip, path)
+        if not is_mended:
+            cluster.host(ip, "/usr/bin/python3", "-c", flip, path)
 
 
 SICKNESSES: dict[str, Sickness] = {
@@ -279,7 +280,7 @@ SICKNESSES: dict[str, Sickness] = {
         caught=damaged_image,
         code="hosts.image.damaged",
         says="the base image of cirros, ubuntu is damaged",
-        remedy="Delete the VMs on this host that are on it",
+        remedy="`./cloud doctor --fix` copies it again",
         hosts=(FIRST,),
     ),
 }

@@ -87,6 +87,29 @@ def test_what_is_ours_to_set_right_is_set_right(cluster: Cluster) -> None:
     assert cluster.ok("doctor_fix")["changed"] == []
 
 
+@pytest.mark.cost(seconds=8)
+def test_a_damaged_image_is_replaced_where_no_disk_is_on_it(cluster: Cluster) -> None:
+    """And else left, with whose disks they are."""
+    made = cluster.ok("create_slice", "admin", "lab")["slice_id"]
+    vm = cluster.ok("add_vm_to_slice", "admin", made, "web", "cirros", 1, False)
+    ip = vm["worker_ip"]
+    with sick_hosts.damaged_image(cluster, ip, is_mended=True):
+        found = cluster.ok("doctor", [ip], [4094])
+        (told,) = [one for one in found["findings"] if one["level"] != "ok"]
+        assert (told["code"], told["hosts"], found["fixes"]) == ("hosts.image.damaged.used", [ip], [])
+        assert f"these are on it: VM {vm['vm_id']} (lab/web)" in told["text"]
+        assert cluster.ok("doctor_fix", [ip], [4094])["changed"] == []
+        cluster.ok("delete_slice", "admin", made)
+        found = cluster.ok("doctor", [ip], [4094])
+        (told,) = [one for one in found["findings"] if one["level"] != "ok"]
+        (fix,) = found["fixes"]
+        assert told["code"] == "hosts.image.damaged" and fix["text"].endswith("again, in place of the damaged copy")
+        assert cluster.ok("doctor_fix", [ip], [4094], [])["changed"] == [], "nobody agreed to it"
+        fixed = cluster.ok("doctor_fix", [ip], [4094], found["fixes"])
+        assert (len(fixed["changed"]), fixed["failed"], fixed["fixes"]) == (1, [], [])
+        assert [one for one in fixed["findings"] if one["level"] != "ok"] == []
+
+
 @pytest.mark.cost(seconds=3)
 def test_what_is_not_ours_to_set_right_is_left_with_its_remedy(cluster: Cluster) -> None:
     sickness = sick_hosts.SICKNESSES["VLAN 105 is dropped on the trunk"]
