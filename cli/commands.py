@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,24 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import (
-    assembly,
-    completion,
-    config,
-    doctor,
-    documents,
-    draw,
-    images,
-    links,
-    plan_commands,
-    slice_commands,
-    slices,
-    state,
-    topology,
-    users,
-    vms,
-    worker_commands,
-)
+from cli import assembly, documents
 from cli.ask import Back, Leave
 from cli.documents import NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -41,11 +27,34 @@ EXIT_FAILED = 1
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
 
+COMPLETE = "__complete"  # what the shells of `./cloud completion` call
+
+#: Commands of other modules than this: their names by the module, in the order of the help.
+BESIDE: dict[str, tuple[str, ...]] = {
+    "cli.slice_commands": ("deploy", "delete", "start", "stop", "resume", "rollback"),
+    "cli.draw": ("draw",),
+    "cli.plan_commands": ("plan", "apply"),
+    "cli.completion": ("completion",),
+}
+#: Groups: their modules by the name, in the order of the help.
+GROUPS = {
+    "config": "cli.config",
+    "worker": "cli.worker_commands",
+    "state": "cli.state",
+    "slice": "cli.slices",
+    "vm": "cli.vms",
+    "user": "cli.users",
+    "link": "cli.links",
+    "image": "cli.images",
+    "doctor": "cli.doctor",
+    "topology": "cli.topology",
+}
+
 _HERE_IS_THE_LAB = (
     *("console", "vnc", "status", "log", "cleanup", "drift", "verify", "worker", "state", "monitor", "events"),
     *("doctor", "restart-policy", "user", "link", "image", "path", "draw", "topology", "slice", "vm"),
     *("plan", "apply", "exec", "config"),
-    *slice_commands.NAMES,
+    *BESIDE["cli.slice_commands"],
 )
 _PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -55,25 +64,30 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(slice_commands.app)
-app.add_typer(draw.app)
-app.add_typer(plan_commands.app)
-app.add_typer(completion.app)
-app.add_typer(config.app, name="config")
-app.add_typer(worker_commands.app, name="worker")
-app.add_typer(state.app, name="state")
-app.add_typer(slices.app, name="slice")
-app.add_typer(vms.app, name="vm")
-app.add_typer(users.app, name="user")
-app.add_typer(links.app, name="link")
-app.add_typer(images.app, name="image")
-app.add_typer(doctor.app, name="doctor")
-app.add_typer(topology.app, name="topology")
 
 AskHosts = Annotated[
     bool,
     typer.Option("--wait/--no-wait", envvar="CLOUDREPO_WAIT", help="Ask the workers first, or show what is known."),
 ]
+
+
+def tree(words: Sequence[str] = ()) -> typer.Typer:
+    """The commands of this file with those of other modules; of these only what a command line names is loaded.
+
+    Args:
+        words: the command line; where its first word is no command, all there are.
+    """
+    word = words[0] if words else ""
+    is_one = word in (*assembly.names(app), *GROUPS, *itertools.chain(*BESIDE.values()))
+    whole = copy.copy(app)
+    whole.registered_groups = []
+    for module, names in BESIDE.items():
+        if word in names or not is_one:
+            whole.add_typer(importlib.import_module(module).app)
+    for name, module in GROUPS.items():
+        if word == name or not is_one:
+            whole.add_typer(importlib.import_module(module).app, name=name)
+    return whole
 
 
 def run(words: Sequence[str], before_write: BeforeWrite) -> int:
@@ -131,8 +145,10 @@ def _answered(words: Sequence[str], before_write: BeforeWrite) -> int:
 
 
 def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
-    if words and words[0] == completion.WORD:
-        return completion.complete(app, words[1:])
+    if words and words[0] == COMPLETE:
+        from cli.completion import complete
+
+        return complete(tree(words[1:-1]), words[1:])
     if words and words[0] == "lab":
         from lab.cli import app as lab_app
 
@@ -140,7 +156,7 @@ def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
     status = enter_lab_if_up(words) if _is_about_hosts(words) else None
     if status is not None:
         return status
-    command, path, rest = assembly.chosen(app, words)
+    command, path, rest = assembly.chosen(tree(words), words)
     return _invoke(command, " ".join(["cloud", *path]), rest, obj=before_write)
 
 
@@ -367,24 +383,6 @@ def _open_guest(context: typer.Context, vm: str, user: str, opener: Any) -> int:
     installation, screen = _installation(context), talk(context)
     record, found = installation.one_vm(vm, user)
     return _status(opener(installation.api, user or str(record["owner"]), int(found["vm_id"]), screen))
-
-
-# -- the state file ------------------------------------------------------------------------
-
-
-@state.app.command("rebuild")
-def state_rebuild(
-    context: typer.Context,
-    host: Annotated[list[str] | None, typer.Option(metavar="IP", help="Look only there; may be repeated.")] = None,
-    installation: Annotated[str | None, typer.Option(metavar="HEX", help="Whose marks, if several are there.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Though the state file has slices; it is put aside.")] = False,
-    as_json: Json = False,
-) -> int:
-    """Make the records anew from the marks on the hosts, when the state file is gone."""
-    from cli.state_rebuild import rebuild_state
-
-    screen = talk(context, as_json=as_json)
-    return rebuild_state(_installation(context), host or [], installation, screen, force=force, as_json=as_json)
 
 
 # -- trying and testing --------------------------------------------------------------------

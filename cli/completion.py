@@ -17,7 +17,6 @@ from cli.installation import state_path
 if TYPE_CHECKING:
     from cloudrepo.state import Record
 
-WORD = "__complete"  # what the shells call
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*\Z")  # needs no quotes in any shell
 
 BASH = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,9 @@ from cli.documents import NotDone
 from cli.installation import Installation
 from cli.options import As, Json, Slice
 from cli.screen import GOOD, Screen
-from cloudrepo.pictures.graph import Graph, of_slice
+
+if TYPE_CHECKING:
+    from cloudrepo.pictures.graph import Graph
 
 FORMATS = ("terminal", "svg", "html", "mermaid", "dot")
 BY_SUFFIX = {".svg": "svg", ".html": "html", ".htm": "html", ".mmd": "mermaid", ".dot": "dot", ".gv": "dot"}
@@ -40,6 +42,8 @@ def draw(
     as_json: Json = False,
 ) -> int:
     """Draw a slice: boxes and lines here, or SVG, HTML, Mermaid or Graphviz."""
+    from cloudrepo.pictures.graph import of_slice
+
     kind = format_of(format, output)
     installation, screen = Installation.open(context.find_root().obj), Screen(sys.stderr if as_json else None)
     record = installation.one_slice(slice)

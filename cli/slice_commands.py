@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAMES = ("deploy", "delete", "start", "stop", "resume", "rollback")
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 app = typer.Typer()

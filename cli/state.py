@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import documents
+from cli import documents, options
 from cli.ask import Ask
 from cli.installation import state_folder, state_path
 from cli.keyboard import TerminalKeyboard
@@ -132,6 +132,22 @@ def export(
     else:
         Screen().line((f"The state was written to {file}.", GOOD))
     return 0
+
+
+@app.command()
+def rebuild(
+    context: typer.Context,
+    host: Annotated[list[str] | None, typer.Option(metavar="IP", help="Look only there; may be repeated.")] = None,
+    installation: Annotated[str | None, typer.Option(metavar="HEX", help="Whose marks, if several are there.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Though the state file has slices; it is put aside.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Make the records anew from the marks on the hosts, when the state file is gone."""
+    from cli.state_rebuild import rebuild_state
+    from cli.work import Work, talk
+
+    screen, here = talk(context, as_json=as_json), Work(context, "", as_json=False).installation
+    return rebuild_state(here, host or [], installation, screen, force=force, as_json=as_json)
 
 
 def _done(question: str, yes: bool, work: Any) -> int:

@@ -73,6 +73,6 @@ def understood(line: str) -> list[str]:
     Raises:
         typer.BadParameter: its words do not fit.
     """
-    command, path, rest = assembly.chosen(commands.app, shlex.split(line))
+    command, path, rest = assembly.chosen(commands.tree(), shlex.split(line))
     with command.make_context("cloud", rest):
         return list(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -35,11 +36,23 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield path, command
 
 
-EVERY = dict(leaves(assembly.whole(commands.app)))
+EVERY = dict(leaves(assembly.whole(commands.tree())))
 
 
 def test_every_command_has_examples_and_no_example_is_of_none() -> None:
     assert {" ".join(path) for path in EVERY} == set(examples.EXAMPLES) - {""}
+
+
+def test_what_is_said_to_be_in_another_module_is_there() -> None:
+    """Or `./cloud WORD` would load a module that has no such command, and say that there is none."""
+    found = {module: tuple(assembly.names(importlib.import_module(module).app)) for module in commands.BESIDE}
+    assert found == commands.BESIDE
+    everything = [name for module in commands.BESIDE.values() for name in module] + list(commands.GROUPS)
+    assert len(everything) == len(set(everything))
+    for word in (*everything, "status"):
+        assert assembly.place(commands.tree([word]), [word])[1] == [word]
+    assert assembly.names(commands.tree(["status"])) == assembly.names(commands.app)
+    assert set(assembly.names(commands.tree(["stauts"]))) == {*assembly.names(commands.app), *everything}
 
 
 @pytest.mark.parametrize("line", [line for lines in examples.EXAMPLES.values() for line in lines])
@@ -48,7 +61,7 @@ def test_an_example_is_a_command_line_that_is_understood(line: str) -> None:
     if words[0] == "lab":
         command, path, rest = typer.main.get_command(lab_app), [words[1]], words[1:]
     else:
-        command, path, rest = assembly.chosen(commands.app, words)
+        command, path, rest = assembly.chosen(commands.tree(), words)
     assert path, f"{line} names no command"
     with command.make_context("cloud", list(rest)):
         pass  # or it raises what is wrong with it
@@ -224,7 +237,7 @@ def test_commands_options_and_names_are_completed(installation: Installation, li
     """A slice whose name needs quotes is offered by its id."""
     installation.ok("create_slice", "admin", "net lab; rm")
     words = line.split(" ")
-    assert completion.candidates(commands.app, words) == found
+    assert completion.candidates(commands.tree(), words) == found
 
 
 def test_completion_makes_no_file_and_says_nothing_of_a_damaged_one(

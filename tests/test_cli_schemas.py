@@ -47,7 +47,7 @@ def document(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]
 
 
 def test_every_command_for_programs_has_a_schema_and_every_schema_a_command() -> None:
-    every = assembly.whole(commands.app)
+    every = assembly.whole(commands.tree())
 
     def leaf(words: tuple[str, ...]) -> str:
         command, depth = every, 0

@@ -64,7 +64,7 @@ def commands_for_programs() -> Iterator[tuple[str, ...]]:
             needed = [one.name for one in command.params if one.param_type_name == "argument" and one.required]
             yield (*path, *needed)
 
-    yield from walk(typer.main.get_command(commands.app), ())
+    yield from walk(typer.main.get_command(commands.tree()), ())
 
 
 PROGRAMS = list(commands_for_programs())
