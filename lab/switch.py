@@ -2,6 +2,9 @@
 
 ``mgmt`` carries the management network, ``trunk`` the tagged frames between the
 hosts' ``br-int``: plain bridges without VLAN filtering pass tags unchanged.
+``trunk`` learns no MACs and floods: without VLAN filtering, which not every kernel has,
+a bridge keeps one table for all VLANs, and a MAC that a guest forwards from one VLAN
+to another is on two sides of it.  A switch with a table for each VLAN delivers the same frames.
 None of the cables leads to the machine's own network.
 """
 
@@ -47,7 +50,7 @@ class Switch:
             [
                 f'link set lo up alias "{mark}"',
                 "link add mgmt type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-                "link add trunk type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+                "link add trunk type bridge stp_state 0 forward_delay 0 mcast_snooping 0 ageing_time 0",
                 "link set mgmt up",
                 "link set trunk up",
             ],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 
@@ -13,6 +15,9 @@ from lab.cluster import Lab
 from lab.layout import Options
 from lab.namespaces import Room
 from lab.record import INTERNET, LAB, ORCHESTRATOR, Record
+from lab_infra.waiting import wait_for
+from on_lab.cluster import HOSTS, network_of
+from on_lab.packets import ethernet
 
 pytestmark = pytest.mark.lab
 _OURS = [ipaddress.IPv4Network(text) for text in ("10.0.10.0/24", "100.64.0.0/24")]
@@ -86,3 +91,39 @@ def test_the_uplink_may_be_the_management_network(fresh_lab: Lab) -> None:
     assert "via 10.0.10.253 dev eth0" in fresh_lab.host("10.0.10.2", ["ip", "route", "show", "default"]).stdout
     settings = (fresh_lab.folder.state / "settings.yaml").read_text(encoding="utf-8")
     assert "node: 10.0.10.2" in settings
+
+
+@pytest.mark.cost(seconds=1)
+def test_a_mac_that_is_in_two_vlans_on_two_hosts_is_reached_in_each(lab: Lab) -> None:
+    """As behind a guest that forwards frames from one VLAN to another."""
+    mine, other = "02:77:00:00:00:01", "02:77:00:00:00:02"
+    with ExitStack() as stack:
+        first, second, third = (stack.enter_context(_trunk_card(lab, ip)) for ip in HOSTS)
+        first.send(ethernet(other, mine, 0x88B5, b"here in 3001", tags=(3001,)))
+        wait_for(lambda: _came(third, b"here in 3001"), 30, "the switch floods what it does not know")
+        second.send(ethernet(other, mine, 0x88B5, b"here in 3002", tags=(3002,)))
+        wait_for(lambda: _came(third, b"here in 3002"), 30, "in the other VLAN too")
+        third.send(ethernet(mine, other, 0x88B5, b"to 3001", tags=(3001,)))
+        wait_for(lambda: _came(first, b"to 3001"), 30, "3001 leads to the first host")
+        third.send(ethernet(mine, other, 0x88B5, b"to 3002", tags=(3002,)))
+        wait_for(lambda: _came(second, b"to 3002"), 30, "3002 leads to the second host")
+
+
+def _trunk_card(lab: Lab, ip: str) -> socket.socket:
+    """A socket on a host's end of its trunk cable, that hears what comes."""
+    with network_of(lab.host_room(ip).pid()):
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        opened.bind(("eth1", 0))
+    opened.setblocking(False)
+    return opened
+
+
+def _came(card: socket.socket, note: bytes) -> bool:
+    """Whether a frame with a note has come in; all up to it are taken."""
+    try:
+        while True:
+            frame, (_, _, kind, *_) = card.recvfrom(4096)
+            if note in frame and kind != socket.PACKET_OUTGOING:
+                return True
+    except BlockingIOError:
+        return False
