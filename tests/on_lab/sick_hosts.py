@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lab.cluster import Lab
@@ -134,14 +134,14 @@ def full_disk(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def own_disk(cluster: Cluster) -> Iterator[None]:
-    """The images of one host are on a disk of their own, which nothing is left of."""
-    cluster.host(SECOND, "mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "images", cluster.images)
-    try:
+def own_disks(cluster: Cluster) -> Iterator[None]:
+    """The images of each host are on an empty disk of their own, which nothing is left of."""
+    with ExitStack() as stack:
+        for ip in HOSTS:
+            cluster.host(ip, "mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "images", cluster.images)
+            stack.callback(cluster.host, ip, "umount", cluster.images)
+            stack.callback(cluster.api.executor.drop, ip)
         yield
-    finally:
-        cluster.api.executor.drop(SECOND)
-        cluster.host(SECOND, "umount", cluster.images)
 
 
 @contextmanager

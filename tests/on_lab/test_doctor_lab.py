@@ -15,7 +15,7 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def bare(module_clusters: Callable[..., Cluster]) -> Iterator[Cluster]:
     made = module_clusters(accel="tcg")
-    with sick_hosts.own_disk(made):
+    with sick_hosts.own_disks(made):
         yield made
 
 
