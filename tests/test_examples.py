@@ -38,7 +38,7 @@ def graph_of(topology: Topology) -> Graph:
 
 
 def test_there_are_the_labs_of_the_page() -> None:
-    assert NAMES == ["arp-spoofing", "static-routing", "stp-ring", "two-hosts"]
+    assert NAMES == ["arp-spoofing", "star-switch", "static-routing", "stp-ring", "two-hosts", "vlan-trunk"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

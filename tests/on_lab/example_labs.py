@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cloudrepo.naming import tap_name
 from cloudrepo.topology.model import Node
 from cloudrepo.topology.reading import read
-from on_lab.cluster import Cluster, Record, wait_until
+from on_lab.cluster import Cluster, Record, network_of, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE_S = 120.0
@@ -87,6 +89,26 @@ class LabOf:
     def address(self, name: str, card: str) -> str:
         """The address that a card got by DHCP."""
         return self.cluster.wait_for_address(self.ids[name], card)
+
+    @contextmanager
+    def heard_by(self, name: str, card: str) -> Iterator[Callable[[], list[bytes]]]:
+        """Listen at a card's TAP: called, what gives all that went to the guest until now."""
+        vm_id, frames = self.ids[name], list[bytes]()
+        with network_of(self.cluster.lab.host_room(self.cluster.vm(vm_id)["worker_ip"]).pid()):
+            ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            ear.bind((tap_name(vm_id, card), 0))
+        ear.setblocking(False)
+
+        def so_far() -> list[bytes]:
+            try:
+                while True:
+                    frame, (_, _, kind, *_) = ear.recvfrom(4096)
+                    frames.extend([frame] * (kind == socket.PACKET_OUTGOING))
+            except BlockingIOError:
+                return frames
+
+        with ear:
+            yield so_far
 
 
 @contextmanager

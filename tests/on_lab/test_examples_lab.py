@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
 
-from on_lab.cluster import Cluster
+from on_lab.cluster import Cluster, wait_until
 from on_lab.example_labs import lab_of
 
 pytestmark = pytest.mark.lab
 
 PORTS = "for port in /sys/class/net/br0/brif/*; do echo ${port##*/} $(cat $port/state); done"
+PORT = "cat /sys/class/net/{}/brport/port_no"
 FORWARDING, BLOCKING = "3", "4"
 
 
@@ -86,6 +88,52 @@ def test_stp_blocks_one_port_of_the_ring_and_opens_it_when_another_one_goes(clus
         lab.said("sw1", "brctl delif br0 eth1")
         lab.wait("sw1", "true", lambda _: states().get(blocked) == FORWARDING)
         assert BLOCKING not in states().values()
+
+
+@pytest.mark.cost(seconds=25)
+def test_the_switch_of_the_star_learns_behind_which_port_a_mac_is(cluster: Cluster) -> None:
+    with lab_of(cluster, "star-switch") as lab:
+        lab.wait_for_start()
+        with lab.heard_by("h2", "eth1") as at_h2:
+            lab.wait("h1", "ping -c 3 -W 2 10.0.4.3", lambda out: "3 packets received" in out)
+            wait_until(lambda: any(_is_question(one, "10.0.4.3") for one in at_h2()), 30, "who has it, h2 is asked too")
+            assert not any(_is_echo(one) for one in at_h2()), "what is for h3 alone, h2 does not hear"
+        table = lab.said("switch", "brctl showmacs br0")
+        ports = {mac: int(port) for port, mac, *_ in map(str.split, _lines(table)[1:])}
+        for host, card in (("h1", "eth1"), ("h3", "eth3")):
+            assert ports[lab.mac(host, "eth1")] == int(lab.said("switch", PORT.format(card)), 16), table
+        lab.said("switch", "brctl delif br0 eth3")
+        assert lab.run("h1", "ping -c 2 -W 2 10.0.4.3")[0] != 0, "h3's cable leads to no switch"
+        assert lab.said("h1", "ping -c 1 -W 5 10.0.4.2"), "the other port is as it was"
+        lab.said("switch", "brctl addif br0 eth3")
+        lab.wait("h1", "ping -c 1 -W 2 10.0.4.3")
+
+
+@pytest.mark.cost(seconds=35)
+def test_the_trunk_carries_two_vlans_and_keeps_them_apart(cluster: Cluster) -> None:
+    with lab_of(cluster, "vlan-trunk") as lab:
+        lab.wait_for_start()
+        with lab.heard_by("sw2", "eth3") as on_trunk:
+            lab.wait("a1", "ping -c 1 -W 2 10.0.5.2")
+            lab.wait("b1", "ping -c 1 -W 2 10.0.5.4")
+            tags = {one[6:12].hex(":"): one[12:16].hex() for one in on_trunk() if _is_echo(one[4:])}
+        assert tags == {lab.mac("a1", "eth1"): "8100000a", lab.mac("b1", "eth1"): "81000014"}, (
+            "each with its VLAN's tag"
+        )
+        assert lab.run("a1", "ping -c 1 -W 3 10.0.5.4")[0] != 0, "another VLAN"
+        assert lab.run("b1", "ping -c 1 -W 3 10.0.5.2")[0] != 0
+        counted = "ifconfig eth3.10 | sed -n 's/.*RX packets:\\([0-9]*\\).*/\\1/p'"
+        assert int(lab.said("sw2", counted)) > 0, "the sheet says where to look"
+
+
+def _is_question(frame: bytes, address: str) -> bool:
+    """Whether it asks who has an address (RFC 826)."""
+    return frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\1" and frame[38:42] == socket.inet_aton(address)
+
+
+def _is_echo(frame: bytes) -> bool:
+    """Whether it is a ping (RFC 792)."""
+    return frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_ICMP and frame[34] == 8
 
 
 def _lines(text: str) -> list[str]:
