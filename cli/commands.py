@@ -14,7 +14,7 @@ import typer
 
 from cli import assembly, documents
 from cli.ask import Back, Leave
-from cli.documents import NotDone
+from cli.documents import JSON_VARIABLE, NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
 from cli.operation import LeftRunning
 from cli.options import As, DryRun, Json, SliceOrAll, Vm, Yes
@@ -210,11 +210,15 @@ def menu(
 
 
 @app.command()
-def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is made.")]) -> int:
+def init(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is made.")],
+    as_json: Json = False,
+) -> int:
     """Make an installation of your own: state, settings, log and pins in one directory."""
     from cli.setup import make_installation
 
-    return _status(make_installation(directory, Screen()))
+    return make_installation(directory, talk(context, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -227,13 +231,15 @@ def status(context: typer.Context, wait: AskHosts = True, as_json: Json = False)
 
 @app.command()
 def log(
+    context: typer.Context,
     lines: Annotated[int, typer.Option("-n", min=0, help="How many of the last lines.")] = 40,
     follow: Annotated[bool, typer.Option("-f", help="Go on as lines come; Ctrl-C ends it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", envvar=JSON_VARIABLE, help="One JSON object a line.")] = False,
 ) -> int:
     """Show the end of the log."""
     from cli.setup import show_log
 
-    return _status(show_log(lines, follow=follow))
+    return show_log(lines, talk(context, as_json=as_json), follow=follow, as_json=as_json)
 
 
 @app.command()
@@ -258,7 +264,7 @@ def events(
     lines: Annotated[int, typer.Option("-n", min=0, help="How many of the last ones.")] = 40,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come; Ctrl-C ends it.")] = False,
     about: Annotated[str, typer.Option(metavar="X", help="Only about X: a slice, VM, worker or user.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", envvar=JSON_VARIABLE, help="One JSON object a line.")] = False,
 ) -> int:
     """Show who did what to which object, and what happened to it."""
     from cli.events import show_events
@@ -335,15 +341,17 @@ def console(context: typer.Context, vm: Vm, user: As = "") -> int:
     """Open the serial console of a guest; Ctrl-] leaves it."""
     from cli.console import open_console
 
-    return _open_guest(context, vm, user, open_console)
+    installation = _installation(context)
+    record, found = installation.one_vm(vm, user)
+    return _status(open_console(installation.api, user or str(record["owner"]), int(found["vm_id"]), talk(context)))
 
 
 @app.command()
-def vnc(context: typer.Context, vm: Vm, user: As = "") -> int:
+def vnc(context: typer.Context, vm: Vm, user: As = "", as_json: Json = False) -> int:
     """Open a tunnel to the screen of a guest and print its address; Ctrl-C closes it."""
-    from cli.vnc import open_vnc
+    from cli.vnc import show_vnc
 
-    return _open_guest(context, vm, user, open_vnc)
+    return show_vnc(Work(context, "vnc", as_json=as_json), vm, user)
 
 
 @app.command("exec")
@@ -377,12 +385,6 @@ def restart_policy(
     from cli.monitor import change_restart_policy
 
     return change_restart_policy(Work(context, "restart-policy", as_json=as_json), vm, user, policy)
-
-
-def _open_guest(context: typer.Context, vm: str, user: str, opener: Any) -> int:
-    installation, screen = _installation(context), talk(context)
-    record, found = installation.one_vm(vm, user)
-    return _status(opener(installation.api, user or str(record["owner"]), int(found["vm_id"]), screen))
 
 
 # -- trying and testing --------------------------------------------------------------------

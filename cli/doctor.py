@@ -55,7 +55,7 @@ def access(
     address: Annotated[str, typer.Option("--from", metavar="IP", help="Where people log in from.")] = "192.0.2.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port of sshd.")] = 22,
     sshd_config: Annotated[str, typer.Option(metavar="FILE", help="Another configuration than sshd's own.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on the standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
     """Whether people who should get only the menu get no more: files, sshd, sudo. As root it sees all."""
     from control import doctor as looks

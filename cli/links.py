@@ -73,6 +73,7 @@ def set_link(
     vlans: Vlans = None,
     dhcp: Dhcp = None,
     user: As = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Set what a link allows; the hosts of a running slice have it at once."""
@@ -80,15 +81,26 @@ def set_link(
     work = _Work(context, slice, user, as_json)
     if all(value is None for value in wishes.values()):
         raise typer.BadParameter(f"say what to set: {', '.join(f'--{name}' for name in NAMES)}")
+    if dry_run:
+        return work.plan("set_link", _number(link), wishes)
     changed = work.done(work.api.set_link(work.acting, work.slice_id, _number(link), **wishes))
     work.show([changed])
     return work.end({"link": changed})
 
 
 @app.command()
-def remove(context: typer.Context, slice: Slice, link: Number, user: As = "", as_json: Json = False) -> int:
+def remove(
+    context: typer.Context,
+    slice: Slice,
+    link: Number,
+    user: As = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
     """Take a link out of a slice; machines that run are unplugged."""
     work = _Work(context, slice, user, as_json)
+    if dry_run:
+        return work.plan("remove_link", _number(link), {})
     text = work.done(work.api.remove_link(work.acting, work.slice_id, _number(link)))
     work.ids(_number(link))
     work.screen.line((f"{text}.", GOOD))
@@ -122,6 +134,12 @@ class _Work(SliceWork):
             text = f"{words} is no end of a link: slice {self.slice_id} has no such VM. Its VMs are {known}."
             raise NotDone(f"{text} Write VM:INTERFACE.", code="link.end")
         return int(vm["vm_id"]), interface
+
+    def plan(self, call: str, link: Any, switches: dict[str, Any]) -> int:
+        """Show what a change of a link would do; the exit status."""
+        from cli.plans import show_plan
+
+        return show_plan(self, self.acting, call, self.slice_id, link_id=link, switches=switches)
 
     def show(self, links: list[dict[str, Any]], *, none: str = "") -> None:
         """The links as a table."""

@@ -19,8 +19,16 @@ LARGEST = 64 * 1024 * 1024  # bytes of a plan
 _SIGNS = {"add": ("+", GOOD), "remove": ("-", BAD), "change": ("~", STRONG)}
 
 
-def show_plan(work: Work, acting: str, kind: str, slice_id: int, *, vm_id: int | None = None, file: str = "") -> int:
+def show_plan(work: Work, acting: str, kind: str, slice_id: int, *, file: str = "", **about: Any) -> int:
     """Show what an operation would do, and keep it in a file where one is named.
+
+    Args:
+        work: the command.
+        acting: who acts.
+        kind: which operation.
+        slice_id: of which slice.
+        file: where the plan is kept; "" = nowhere.
+        about: `vm_id`, or `link_id` and `switches`, as the façade has them.
 
     Returns:
         The exit status: 0 nothing, 2 something, 1 it would not go well: a host does not answer, or has something
@@ -29,7 +37,7 @@ def show_plan(work: Work, acting: str, kind: str, slice_id: int, *, vm_id: int |
     Raises:
         NotDone: the operation would be refused.
     """
-    found = work.done(work.api.plan(acting, slice_id, kind, vm_id=vm_id))
+    found = work.done(work.api.plan(acting, slice_id, kind, **about))
     wrong = _wrong(found)
     if file and wrong is None:
         save(Path(file), found)
@@ -60,6 +68,8 @@ def _show(work: Work, found: Mapping[str, Any]) -> None:
     screen = work.screen
     about = f"VM {found['vm_id']} of slice" if found["vm_id"] is not None else "slice"
     screen.line((f"{found['kind']} {about} {found['slice_id']} “{found['name']}”", STRONG))
+    if "link" in found:
+        _show_link(work, found["link"])
     for host in found["hosts"]:
         screen.line((host["host"], STRONG), (f"  {count(len(host['actions']), 'action')}", FAINT))
         for action in host["actions"]:
@@ -72,9 +82,28 @@ def _show(work: Work, found: Mapping[str, Any]) -> None:
         screen.line((f"VLAN {vlan['vlan_id']} for link {vlan['link_id']}, {vlan['cidr']}", FAINT))
     _show_quota(work, found["quota"])
     if not found["differences"]:
-        screen.line(("Nothing would be done: the hosts are as it wants them.", GOOD))
+        screen.line(("Nothing would be done: all is as it wants it.", GOOD))
     else:
         screen.line(f"{count(found['differences'], 'action')}; nothing was done.")
+
+
+def _show_link(work: Work, link: Mapping[str, Any]) -> None:
+    before, after = link["before"], link["after"]
+    if after is None:
+        freed = f"VLAN {before['vlan_id']} and its interfaces are free again"
+        work.screen.line("  - ", (f"link {before['link_id']}; {freed}", BAD))
+        return
+    for name in before:
+        if before[name] != after[name]:
+            work.screen.line(
+                "  ~ ", (f"link {before['link_id']}: {name} {_said(before[name])} -> {_said(after[name])}", STRONG)
+            )
+
+
+def _said(value: Any) -> str:
+    return (
+        {True: "yes", False: "no", None: "none"}.get(value, str(value)) if not isinstance(value, list) else str(value)
+    )
 
 
 def _show_quota(work: Work, quota: Mapping[str, Any]) -> None:

@@ -8,25 +8,34 @@ from collections import deque
 from pathlib import Path
 from typing import IO
 
+from cli import documents
+from cli.documents import NotDone
 from cli.installation import DEFAULT_STATE, STATE_VARIABLE, state_folder, state_path
 from cli.screen import FAINT, GOOD, Screen, plain, require_reader
 
 POLL_S = 0.25
 
 
-def make_installation(directory: Path, screen: Screen) -> bool:
+def make_installation(directory: Path, screen: Screen, *, as_json: bool) -> int:
     """Make a directory with a state file and a list of the settings, for its owner only.
 
+    Args:
+        directory: where.
+        screen: for people.
+        as_json: whether a document is written.
+
     Returns:
-        False when something stands there already; it is left as it is.
+        The exit status, 0.
+
+    Raises:
+        NotDone: something stands there already, and is left as it is; or it cannot be made.
     """
     from cloudrepo.settings import settings_table
     from database import Database
 
     state = directory.absolute() / DEFAULT_STATE
     if state.exists():
-        screen.complain(f"{state} is there already; nothing was changed.")
-        return False
+        raise NotDone(f"{state} is there already; nothing was changed.", code="init.there")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         Database(state)
@@ -34,32 +43,51 @@ def make_installation(directory: Path, screen: Screen) -> bool:
         if not settings.exists():
             settings.write_text(_commented(settings_table()), encoding="utf-8")
     except OSError as error:
-        screen.complain(f"{directory} cannot be made into an installation: {error.strerror}")
-        return False
+        text = f"{directory} cannot be made into an installation: {error.strerror}"
+        raise NotDone(text, code="system") from error
     screen.line((f"An installation was made in {directory}.", GOOD))
     screen.line(f"  export {STATE_VARIABLE}={state}")
     screen.line("  ./cloud worker add IP      enrols a host")
     screen.line("  ./cloud                    the menu; log in as admin, first password admin")
     screen.line((f"{settings} lists every setting with its default.", FAINT))
-    return True
+    if as_json:
+        made = {"directory": str(state.parent), "state": str(state), "settings": str(settings)}
+        documents.write({"command": "init", **made})
+    return 0
 
 
-def show_log(lines: int, *, follow: bool) -> bool:
-    """Print the end of the log, and what comes after it when `follow`."""
+def show_log(lines: int, screen: Screen, *, follow: bool, as_json: bool) -> int:
+    """Print the end of the log, and what comes after it when `follow`.
+
+    Args:
+        lines: how many of the last ones.
+        screen: where it is said that there is none.
+        follow: go on as they come.
+        as_json: each line as an object.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     from cloudrepo.logs import log_path
+
+    show = _show_as_object if as_json else plain
 
     path = log_path(state_folder() / state_path().name)
     try:
         file: IO[str] = path.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        plain(f"There is no log yet; it will be {path}.")
-        return True
+        screen.line(f"There is no log yet; it will be {path}.")
+        return 0
     try:
         for line in deque(file, maxlen=lines):
-            plain(line.rstrip("\n"))
+            show(line.rstrip("\n"))
         while follow and not require_reader():
             fresh = _begun_anew(path, file)
-            _print_rest(file)
+            for line in file:
+                show(line.rstrip("\n"))
             if fresh is not None:
                 file.close()
                 file = fresh
@@ -67,7 +95,13 @@ def show_log(lines: int, *, follow: bool) -> bool:
             time.sleep(POLL_S)
     finally:
         file.close()
-    return True
+    return 0
+
+
+def _show_as_object(line: str) -> None:
+    from cloudrepo import logs
+
+    documents.line({"schema_version": documents.SCHEMA_VERSION, **logs.parsed(line)})
 
 
 def _begun_anew(path: Path, file: IO[str]) -> IO[str] | None:
@@ -78,11 +112,6 @@ def _begun_anew(path: Path, file: IO[str]) -> IO[str] | None:
         return path.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
-
-
-def _print_rest(file: IO[str]) -> None:
-    for line in file:
-        plain(line.rstrip("\n"))
 
 
 def _commented(table: str) -> str:

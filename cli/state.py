@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import documents, options
-from cli.ask import Ask
+from cli import documents
+from cli.documents import NotDone
 from cli.installation import state_folder, state_path
-from cli.keyboard import TerminalKeyboard
+from cli.options import Json, Yes
 from cli.screen import BAD, FAINT, GOOD, Screen
 from cli.text import count, listing
+from cli.work import Work, questions, talk
 
 if TYPE_CHECKING:
+    from cli.ask import Ask
     from cloudrepo.errors import StateFileError
 
 EXIT_FAILED = 1
@@ -23,9 +26,6 @@ EXIT_FAILED = 1
 DECIDABLE = ("state.older", "state.other", "state.conflict", "state.foreign", "state.journal")
 
 app = typer.Typer(help="The state file: check it, its history, the way back.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on the standard output.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
 
 @app.command()
@@ -95,19 +95,25 @@ def _row(generation: dict[str, Any]) -> list[Any]:
 
 @app.command()
 def restore(
-    generation: Annotated[str, typer.Argument(metavar="GEN", help="Its number, or `backup`.")], yes: Yes = False
+    context: typer.Context,
+    generation: Annotated[str, typer.Argument(metavar="GEN", help="Its number, or `backup`.")],
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """Put a generation in the place of the state file; what is there now is kept."""
     from control import state_files
 
     question = f"Replace {state_path()} by generation {generation}; what is there is kept"
-    return _done(question, yes, lambda: state_files.restore(state_path(), generation))
+    change = _Change(context, "state restore", yes, as_json)
+    return change.done(question, lambda: state_files.restore(state_path(), generation), generation=generation)
 
 
 @app.command()
 def use(
+    context: typer.Context,
     which: Annotated[str, typer.Argument(metavar="yaml|journal", help="The file alone, or with its journal.")],
     yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """Decide between a state file and a journal that does not simply continue it; the journal is put aside."""
     from control import state_files
@@ -116,21 +122,28 @@ def use(
         raise typer.BadParameter(f"{which} is neither `yaml` nor `journal`", param_hint="yaml|journal")
     chosen: Literal["yaml", "journal"] = "yaml" if which == "yaml" else "journal"
     question = "Go on with the file alone" if which == "yaml" else "Lay what the journal holds over the file"
-    return _done(question, yes, lambda: state_files.use(state_path(), chosen))
+    change = _Change(context, "state use", yes, as_json)
+    return change.done(question, lambda: state_files.use(state_path(), chosen), which=chosen)
 
 
 @app.command()
 def export(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where to; else the standard output.")] = None,
+    as_json: Json = False,
 ) -> int:
     """Write the whole state, journal included, as one state file. It holds the users' password hashes."""
     from control import state_files
 
     content = state_files.export(state_path(), file)
-    if file is None:
+    if file is not None:
+        talk(context, as_json=as_json).line((f"The state was written to {file}.", GOOD))
+    if as_json:
+        told = {"file": str(file) if file else None, "bytes": len(content)}
+        text = None if file else content.decode()
+        documents.write({"command": "state export", "state": str(state_path()), **told, "text": text})
+    elif file is None:
         sys.stdout.write(content.decode())
-    else:
-        Screen().line((f"The state was written to {file}.", GOOD))
     return 0
 
 
@@ -140,24 +153,46 @@ def rebuild(
     host: Annotated[list[str] | None, typer.Option(metavar="IP", help="Look only there; may be repeated.")] = None,
     installation: Annotated[str | None, typer.Option(metavar="HEX", help="Whose marks, if several are there.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though the state file has slices; it is put aside.")] = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> int:
     """Make the records anew from the marks on the hosts, when the state file is gone."""
     from cli.state_rebuild import rebuild_state
-    from cli.work import Work, talk
 
     screen, here = talk(context, as_json=as_json), Work(context, "", as_json=False).installation
     return rebuild_state(here, host or [], installation, screen, force=force, as_json=as_json)
 
 
-def _done(question: str, yes: bool, work: Any) -> int:
-    screen = Screen()
-    if not yes and not Ask(TerminalKeyboard()).yes(question, default=False):
-        screen.line("Nothing was changed.")
-        return EXIT_FAILED
-    for sentence in work():
-        screen.line(f"{sentence}.")
-    return 0
+class _Change:
+    """Something that is put in the place of the state file, after a yes.
+
+    Args:
+        context: typer's.
+        name: what the document says as `command`.
+        yes: ask nothing.
+        as_json: whether a document is wanted.
+    """
+
+    def __init__(self, context: typer.Context, name: str, yes: bool, as_json: bool) -> None:
+        self.name = name
+        self.yes = yes
+        self.as_json = as_json
+        self.screen = talk(context, as_json=as_json)
+
+    def done(self, question: str, work: Callable[[], list[str]], **about: str) -> int:
+        """Ask, do it, and say what was done; the exit status.
+
+        Raises:
+            NotDone: it was not agreed to.
+            CloudError: it was refused.
+        """
+        if not self.yes and not questions(aside=self.as_json).yes(question, default=False):
+            raise NotDone("Nothing was changed.", code="unanswered")
+        done = work()
+        for sentence in done:
+            self.screen.line(f"{sentence}.")
+        if self.as_json:
+            documents.write({"command": self.name, "state": str(state_path()), **about, "done": done})
+        return 0
 
 
 def decide(error: StateFileError, screen: Screen, ask: Ask) -> bool:

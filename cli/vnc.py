@@ -8,17 +8,21 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cli.documents import NotDone
 from cli.installation import in_lab
 from cli.screen import FAINT
 from cloudrepo.setting_values import ports_of
 
 if TYPE_CHECKING:
     from cli.screen import Screen
+    from cli.work import Work
     from orchestrator_api import OrchestratorAPI
     from remote_executor import Tunnel
+
+Told = Callable[[dict[str, Any]], None]
 
 
 def open_vnc(api: OrchestratorAPI, username: str, vm: int | str, screen: Screen) -> bool:
@@ -31,13 +35,60 @@ def open_vnc(api: OrchestratorAPI, username: str, vm: int | str, screen: Screen)
     """
     from cloudrepo.errors import CloudError
 
+    try:
+        _open(api, username, vm, screen, lambda told: None)
+    except NotDone as error:
+        screen.complain(error.answer)
+        return False
+    except CloudError as error:
+        screen.complain(error)
+        return False
+    return True
+
+
+def show_vnc(work: Work, words: str, user: str) -> int:
+    """The same as a command. Its document is written when the tunnel is open; it ends by Ctrl-C or SIGTERM.
+
+    Args:
+        work: the command.
+        words: the VM's id or name.
+        user: who acts; empty = the owner.
+
+    Raises:
+        NotDone: there is no such VM, it does not run, or the user may not.
+        CloudError: its worker cannot be reached, or no tunnel can be opened.
+    """
+    record, found = work.installation.one_vm(words, user)
+    is_told = False
+
+    def tell(told: dict[str, Any]) -> None:
+        nonlocal is_told
+        work.end(told)
+        is_told = True
+
+    try:
+        _open(work.api, user or str(record["owner"]), int(found["vm_id"]), work.screen, tell)
+    except SystemExit as end:  # SIGTERM: one document is enough
+        if not (is_told and work.as_json):
+            raise
+        return int(end.code or 0)
+    return 0
+
+
+def _open(api: OrchestratorAPI, username: str, vm: int | str, screen: Screen, tell: Told) -> None:
+    """Say where the screen is, and keep the tunnel until Ctrl-C where one is needed.
+
+    Raises:
+        NotDone: the façade refuses.
+        CloudError: the worker cannot be reached, or no tunnel can be opened.
+    """
     ok, target = api.vnc_target(username, vm)
     if not ok:
-        screen.complain(target)
-        return False
+        raise NotDone(target)
     if not ipaddress.ip_address(target["bind"]).is_loopback:
         _show_open(target, screen)
-        return True
+        tell(_told(target, _address(target), target["port"], is_tunnel=False))
+        return
     try:
         with _tunnel(api, target) as tunnel:
             viewer = f"vncviewer 127.0.0.1::{tunnel.port}"
@@ -48,15 +99,18 @@ def open_vnc(api: OrchestratorAPI, username: str, vm: int | str, screen: Screen)
             if not in_lab():
                 _show_way(target["port"], tunnel.port, screen)
             screen.line("Ctrl-C closes it.")
+            tell(_told(target, "127.0.0.1", tunnel.port, is_tunnel=True))
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         screen.line()
         screen.line("Closed.")
-        return True
-    except CloudError as error:
-        screen.complain(error)
-        return False
+
+
+def _told(target: Mapping[str, Any], host: str, port: int, *, is_tunnel: bool) -> dict[str, Any]:
+    """What a program reads."""
+    about = {key: target[key] for key in ("vm_id", "name", "worker_ip")}
+    return {**about, "host": host, "port": port, "password": target["password"] or None, "tunnel": is_tunnel}
 
 
 def _tunnel(api: OrchestratorAPI, target: Mapping[str, Any]) -> Tunnel:
@@ -80,9 +134,14 @@ def _tunnel(api: OrchestratorAPI, target: Mapping[str, Any]) -> Tunnel:
 
 def _show_open(target: Mapping[str, Any], screen: Screen) -> None:
     """An address of the worker, as documented."""
-    address = target["worker_ip"] if target["bind"] == "0.0.0.0" else target["bind"]  # noqa: S104 - compared only
+    address = _address(target)
     screen.line(f"Screen of {target['name']}: {address}:{target['port']}   (vncviewer {address}::{target['port']})")
     _say_password(target, screen)
+
+
+def _address(target: Mapping[str, Any]) -> str:
+    address = target["worker_ip"] if target["bind"] == "0.0.0.0" else target["bind"]  # noqa: S104 - compared only
+    return str(address)
 
 
 def _say_password(target: Mapping[str, Any], screen: Screen) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from cli.installation import Installation
 from cli.options import Json, Yes
-from cli.screen import Screen
-from cli.work import Work, questions
-
-EXIT_FAILED = 1
+from cli.work import Work, questions, talk
 
 app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
 
@@ -21,10 +17,6 @@ Address = Annotated[str, typer.Argument(metavar="IP", help="Its management addre
 
 def _installation(context: typer.Context) -> Installation:
     return Work(context, "", as_json=False).installation
-
-
-def _status(ok: bool) -> int:
-    return 0 if ok else EXIT_FAILED
 
 
 @app.command("add")
@@ -49,7 +41,7 @@ def worker_add(
     if datapath not in ("", "system", "netdev"):
         raise typer.BadParameter("system or netdev is wanted", param_hint="--datapath")
     wishes = {"uplink": uplink, "admin": admin, "datapath": datapath} if bootstrap else None
-    return add_worker(_installation(context), ip, Screen(sys.stderr if as_json else None), wishes, as_json=as_json)
+    return add_worker(_installation(context), ip, talk(context, as_json=as_json), wishes, as_json=as_json)
 
 
 @app.command("drain")
@@ -62,7 +54,7 @@ def worker_drain(
     """Place no new VMs on a worker; what runs there goes on."""
     from cli.worker_going import drain_worker
 
-    screen = Screen(sys.stderr if as_json else None)
+    screen = talk(context, as_json=as_json)
     return drain_worker(_installation(context), ip, screen, undo=undo, as_json=as_json)
 
 
@@ -79,7 +71,7 @@ def worker_remove(
     """Take a worker out of the installation, and what is ours from the host, after a yes."""
     from cli.worker_going import remove_worker
 
-    screen, ask = Screen(sys.stderr if as_json else None), questions(aside=as_json)
+    screen, ask = talk(context, as_json=as_json), questions(aside=as_json)
     return remove_worker(_installation(context), ip, screen, ask, force=force, as_json=as_json, assume_yes=yes)
 
 
@@ -92,11 +84,12 @@ def worker_list(context: typer.Context, as_json: Json = False) -> int:
 
 
 @app.command("trust")
-def worker_trust(context: typer.Context, ip: Address, yes: Yes = False) -> int:
+def worker_trust(context: typer.Context, ip: Address, yes: Yes = False, as_json: Json = False) -> int:
     """Show the key of a host that is new or was installed anew, and pin it after a yes."""
     from cli.workers import trust_worker
 
-    return _status(trust_worker(_installation(context), ip, Screen(), questions(), assume_yes=yes))
+    screen, ask = talk(context, as_json=as_json), questions(aside=as_json)
+    return trust_worker(_installation(context), ip, screen, ask, assume_yes=yes, as_json=as_json)
 
 
 @app.command("harden")
@@ -107,11 +100,13 @@ def worker_harden(
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
     show: Annotated[bool, typer.Option("--print", help="Print a script for root to run there instead.")] = False,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> int:
     """Install the helper on a host: its SSH account may then run that as root, and nothing else."""
     from cli.workers import harden_worker, print_hardening
 
     installation = _installation(context)
     if show:
-        return _status(print_hardening(installation, ip, undo=undo))
-    return _status(harden_worker(installation, ip, Screen(), questions(), admin=admin, undo=undo, assume_yes=yes))
+        return print_hardening(installation, ip, undo=undo, as_json=as_json)
+    screen, ask = talk(context, as_json=as_json), questions(aside=as_json)
+    return harden_worker(installation, ip, screen, ask, admin=admin, undo=undo, assume_yes=yes, as_json=as_json)

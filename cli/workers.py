@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import documents
@@ -37,9 +37,7 @@ def add_worker(
     Raises:
         NotDone: it could not be made a worker, or the address is none.
     """
-    ip = _address(address, screen)
-    if ip is None:
-        raise NotDone(f"{address!r} is no IP address", code="worker.address")
+    ip = _address(address)
     made: dict[str, Any] = {"changed": [], "warnings": []}
     if wishes is not None:
         ok, made = installation.api.bootstrap_worker(ip, **wishes)
@@ -85,43 +83,84 @@ def list_workers(work: Work) -> int:
     return work.end({"workers": answer["workers"], "network_node": answer["network_node"]})
 
 
-def trust_worker(installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool) -> bool:
+def trust_worker(
+    installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool, as_json: bool
+) -> int:
     """Show the pinned key of a host and the one that it shows now, and pin the latter after a yes.
 
     It is the key that was shown that is pinned, not the one of a later contact. Whoever shows none keeps its pin.
+
+    Returns:
+        The exit status: 0 when the key is pinned, and nothing is wrong with the host if it is a worker.
+
+    Raises:
+        NotDone: the address is none, or it was not agreed to.
+        HostError: the host shows no key.
     """
-    ip = _address(address, screen)
-    if ip is None:
-        return False
+    ip = _address(address)
     pins, port = _known_hosts(installation), installation.settings.ssh.port
     before = pins.pins(ip, port)
     for kind, key in before.items():
         screen.line(f"Pinned for {ip}: {kind} {_fingerprint(key)}")
     shown_kind, shown = installation.api.executor.transport.shown_key(ip)
     screen.line(f"{ip} shows now: {shown_kind} {_fingerprint(shown)}")
-    if before.get(shown_kind) == shown:
+    is_worker = ip in installation.db.data["workers_list"]
+    document = {
+        **{"command": "worker trust", "ip": ip, "changed": before.get(shown_kind) != shown, "is_worker": is_worker},
+        "shown": _key(shown_kind, shown),
+        "pinned_before": [_key(kind, key) for kind, key in before.items()],
+    }
+    if not document["changed"]:
         screen.line((f"{ip} shows the key that is pinned; nothing was changed.", GOOD))
-        return True
+        return _ended(document, as_json=as_json)
     screen.line(f"Compare on its own screen: `ssh-keygen -lf /etc/ssh/ssh_host_{_file_of(shown_kind)}_key.pub`")
     question = "Forget the pinned key and trust the one it shows" if before else "Trust this key"
     if not assume_yes and not ask.yes(question, default=False):
-        screen.line("Nothing was changed.")
-        return False
+        raise NotDone("Nothing was changed.", code="unanswered")
     pins.replace(ip, port, shown_kind, shown)
     screen.line((f"The key is pinned for {ip} in {pins.path}.", GOOD))
-    if ip not in installation.db.data["workers_list"]:
+    if not is_worker:
         screen.line(f"{ip} is no worker of this installation yet. `./cloud worker add {ip}` enrols it.")
-        return True
-    return _ask_worker(installation, ip, screen)
+        return _ended(document, as_json=as_json)
+    wrong = None if _ask_worker(installation, ip, screen) else problems_of(installation, ip)
+    return _ended(document, as_json=as_json, problems=wrong)
+
+
+def _key(kind: str, key: bytes) -> dict[str, str]:
+    return {"type": kind, "fingerprint": _fingerprint(key)}
+
+
+def _ended(document: Mapping[str, Any], *, as_json: bool, problems: Sequence[str] | None = None) -> int:
+    """Write the document where one is wanted; the exit status.
+
+    Args:
+        document: its own keys.
+        as_json: whether one is wanted.
+        problems: what keeps the worker from its work; None = nothing.
+    """
+    wrong = documents.error(f"{document['ip']}: {'; '.join(problems)}", code="worker.problems") if problems else None
+    if as_json:
+        documents.write({**document, "problems": list(problems or ())}, wrong=wrong)
+    return 1 if problems is not None else 0
 
 
 def harden_worker(
-    installation: Installation, address: str, screen: Screen, ask: Ask, *, admin: str, undo: bool, assume_yes: bool
-) -> bool:
-    """Install the helper on a host, or take it away, and say what was changed."""
-    ip = _address(address, screen)
-    if ip is None:
-        return False
+    installation: Installation,
+    address: str,
+    screen: Screen,
+    ask: Ask,
+    *,
+    admin: str,
+    undo: bool,
+    assume_yes: bool,
+    as_json: bool,
+) -> int:
+    """Install the helper on a host, or take it away, and say what was changed; the exit status, 0.
+
+    Raises:
+        NotDone: the address is none, it was not agreed to, or the façade refuses.
+    """
+    ip = _address(address)
     account = installation.settings.ssh.user
     if undo:
         screen.line(f"This installation can do nothing on {ip} any more with host.privilege: helper.")
@@ -129,27 +168,37 @@ def harden_worker(
         screen.line(f"{account} will be able to run one program as root on {ip}, the helper, and nothing else.")
         screen.line("Whoever administers that host needs another way to be root: this account will be none.")
     if not assume_yes and not ask.yes("Go on", default=False):
-        screen.line("Nothing was changed.")
-        return False
+        raise NotDone("Nothing was changed.", code="unanswered")
     ok, answer = installation.api.harden_worker(ip, admin=admin, undo=undo)
     if not ok:
-        screen.complain(answer)
-        return False
+        raise NotDone(answer)
     for line in answer["changed"] or ["nothing: all was as it should be"]:
         screen.line(f"{ip}: {line}")
     for line in answer["warnings"]:
         screen.complain(f"{ip}: {line}")
     if not undo and installation.settings.host.privilege != "helper":
         screen.line("Set `host.privilege: helper` in settings.yaml when all hosts have it.")
-    return True
+    if as_json:
+        documents.write({"command": "worker harden", "ip": ip, "undo": undo, **answer, "script": None})
+    return 0
 
 
-def print_hardening(installation: Installation, address: str, *, undo: bool) -> bool:
-    """Print the same as a script, for a host whose administrator gives no account away."""
+def print_hardening(installation: Installation, address: str, *, undo: bool, as_json: bool) -> int:
+    """Print the same as a script, for a host whose administrator gives no account away; the exit status, 0.
+
+    Raises:
+        NotDone: the address is none.
+    """
     from control.hardening import script
 
-    print(script(installation.api.context, address, undo=undo))  # nothing else: it goes into a file
-    return True
+    ip = _address(address)
+    text = script(installation.api.context, ip, undo=undo)
+    if as_json:
+        nothing: dict[str, list[str]] = {"changed": [], "warnings": []}
+        documents.write({"command": "worker harden", "ip": ip, "undo": undo, **nothing, "script": text})
+    else:
+        print(text)  # nothing else: it goes into a file
+    return 0
 
 
 def _ask_worker(installation: Installation, ip: str, screen: Screen) -> bool:
@@ -168,13 +217,17 @@ def _ask_worker(installation: Installation, ip: str, screen: Screen) -> bool:
     return not found.problems
 
 
-def _address(text: str, screen: Screen) -> str | None:
-    """An IP address in its usual form, or None after a complaint."""
+def _address(text: str) -> str:
+    """An IP address in its usual form.
+
+    Raises:
+        NotDone: it is none.
+    """
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        screen.complain(f"A worker is named by its IP address, such as 10.0.10.4; found {text!r}.")
-        return None
+        told = f"A worker is named by its IP address, such as 10.0.10.4; found {text!r}."
+        raise NotDone(told, code="worker.address") from None
 
 
 def _known_hosts(installation: Installation) -> KnownHosts:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 MAX_BYTES = 5_000_000
 GENERATIONS = 5
 FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (\d{1,10}) ([A-Z]+) ([^ ]+): (.*)")  # what it makes
 
 
 class PrivateFileHandler(RotatingFileHandler):
@@ -76,6 +80,22 @@ def configure(state_path: str | os.PathLike[str], level: str = "INFO") -> Path:
     handler.setFormatter(logging.Formatter(FORMAT))
     root.addHandler(handler)
     return path
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """A line of the log in its parts.
+
+    Returns:
+        `time` (ISO 8601, UTC), `process`, `level`, `logger` and `text`. A line that goes on with the record before it,
+        as those of a traceback do, has `text`, and null for the rest.
+    """
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return {"time": None, "process": None, "level": None, "logger": None, "text": line.strip()}
+    stamp, process, level, logger, text = found.groups()
+    moment = datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").astimezone(UTC)  # written in the machine's own time
+    told = moment.isoformat(timespec="milliseconds")
+    return {"time": told, "process": int(process), "level": level, "logger": logger, "text": text}
 
 
 def _printable(text: str) -> str:

@@ -20,12 +20,22 @@ class CallsForScripts:
     session: Session
 
     @_answers
-    def plan(self, username: str, slice_id: int, kind: str, *, vm_id: int | None = None) -> Any:
+    def plan(
+        self,
+        username: str,
+        slice_id: int,
+        kind: str,
+        *,
+        vm_id: int | None = None,
+        link_id: int | None = None,
+        switches: Mapping[str, Any] | None = None,
+    ) -> Any:
         """What `deploy`, `start`, `stop`, `delete` of a slice, or `start_vm`, `stop_vm`, `remove_vm` would do, by host.
 
-        See `control.planning.plan` for the keys; docs/commands.md says what they mean.
+        Or `remove_link` and, with `switches`, `set_link`. See `control.planning.plan` for the keys; docs/commands.md
+        says what they mean.
         """
-        return late.planning.plan(self.context, username, slice_id, kind, vm_id)
+        return late.planning.plan(self.context, username, slice_id, kind, vm_id, link_id, switches)
 
     @_answers
     def allocate(self, username: str, kind: str, wish: Mapping[str, Any], *, slice_id: int | None = None) -> Any:

@@ -111,14 +111,19 @@ def remove(
         RefusedError: no such slice or link, or another operation is at work.
         CloudError: a host of the running slice did not do it; the link is as it was.
     """
+    live.change_link(context, username, slice_id, CHANGE, removal(link_id), progress)
+    return "Link removed"
+
+
+def removal(link_id: Any) -> live.Edit:
+    """What takes a link out of its slice's record."""
 
     def edit(_data: Record, record: Record) -> int:
         link = known_link(record, link_id)
         unlink(record, link)
         return int(link["link_id"])
 
-    live.change_link(context, username, slice_id, CHANGE, edit, progress)
-    return "Link removed"
+    return edit
 
 
 def set_ends(
@@ -184,15 +189,24 @@ def set_link(
         CloudError: a host did not take it; the link is as it was, also on the hosts that answer.
     """
     view: Record = {}
+    edit = switching(context, username, link_id, wishes, view)
+    live.change_link(context, username, slice_id, SET_LINK, edit, progress)
+    return view
+
+
+def switching(
+    context: Context, username: str, link_id: Any, wishes: Mapping[str, Any], view: Record | None = None
+) -> live.Edit:
+    """What sets switches of a link in its slice's record, and puts the link into `view`; see `set_link`."""
 
     def edit(data: Record, record: Record) -> int:
         link = known_link(record, link_id)
         write(record, link, checked(context, data, username, link, wishes))
-        view.update(views.link(link))
+        if view is not None:
+            view.update(views.link(link))
         return int(link["link_id"])
 
-    live.change_link(context, username, slice_id, SET_LINK, edit, progress)
-    return view
+    return edit
 
 
 # ---------------------------------------------------------------------------------------- records

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.errors import CloudError
@@ -57,20 +58,56 @@ def change_link(
     try:
         with context.db.transaction() as data:
             record = known_slice(data, username, slice_id)
-            insist = intents.settle_abandoned(context, record, kind)
-            require_state(record, kind)
-            before = copy.deepcopy({"links": record["links"], "vms": record["vms"]})
-            link_id = edit(data, record)
-            concerned = _vms_on(before, link_id) | _vms_on(record, link_id)
+            insist, written = written_in(context, data, record, kind, edit)
             if record["status"] == RUNNING:
                 intent = intents.write(data, record, REPAIR, username, insist=insist)
                 processes.begin_work(str(context.db.path), intent.number)
         if intent is not None:
-            _bring(context, intent, concerned, lambda own: _restore(own, before, link_id), progress)
+            before, link_id = written.before, written.link_id
+            _bring(context, intent, written.vms, lambda own: _restore(own, before, link_id), progress)
     finally:
         if intent is not None:
             processes.end_work(str(context.db.path), intent.number)
-    return link_id
+    return written.link_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A change of a link in its slice's record.
+
+    Attributes:
+        link_id: the link.
+        before: `links` and `vms` of the record, as they were.
+        vms: those that are or were on it.
+    """
+
+    link_id: int
+    before: Record
+    vms: frozenset[int]
+
+
+def written_in(context: Context, data: Record, record: Record, kind: str, edit: Edit) -> tuple[bool, Written]:
+    """Change one link in a slice's record, if it may be changed now; inside a transaction.
+
+    Args:
+        context: the installation.
+        data: the state.
+        record: the slice's.
+        kind: of `control.states`: when it may be changed.
+        edit: changes the record.
+
+    Returns:
+        Whether what an ended process left must be insisted on, and what was changed.
+
+    Raises:
+        RefusedError: another operation is at work, or the edit refuses.
+    """
+    insist = intents.settle_abandoned(context, record, kind)
+    require_state(record, kind)
+    before = copy.deepcopy({"links": record["links"], "vms": record["vms"]})
+    link_id = edit(data, record)
+    vms = frozenset(_vms_on(before, link_id) | _vms_on(record, link_id))
+    return insist, Written(link_id=link_id, before=before, vms=vms)
 
 
 def bring_again(context: Context, slice_id: int, who: str) -> None:

@@ -23,7 +23,7 @@ from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Target, View
 from cloudrepo.resources import HostState, Resource
-from control import design, intents, lifecycle, links, live, targets
+from control import design, intents, lifecycle, links, live, targets, views
 from control.context import Context, Record, known_slice, owned_vm
 from control.design import VmWish
 from control.intents import Intent, engaged
@@ -37,6 +37,7 @@ from control.states import (
     DESIGN,
     REMOVE_VM,
     RUNNING,
+    SET_LINK,
     START,
     START_VM,
     STOP,
@@ -50,6 +51,8 @@ T = TypeVar("T")
 VERSION = 1
 OF_SLICES = (DEPLOY, START, STOP, DELETE)
 OF_VMS = (START_VM, STOP_VM, REMOVE_VM)
+REMOVE_LINK = "remove_link"
+OF_LINKS = (REMOVE_LINK, SET_LINK)
 _ENDS = ("vm1_id", "vm1_interface", "vm2_id", "vm2_interface")
 CREATE_SLICE, ADD_VM, ADD_LINK = "create_slice", "add_vm", "add_link"
 
@@ -134,7 +137,7 @@ def _made(
 
 
 def _unknown(kind: str) -> RefusedError:
-    known = ", ".join((*OF_SLICES, *OF_VMS, CREATE_SLICE, ADD_VM, ADD_LINK))
+    known = ", ".join((*OF_SLICES, *OF_VMS, *OF_LINKS, CREATE_SLICE, ADD_VM, ADD_LINK))
     return RefusedError(f"{kind} cannot be planned", evidence=f"there are {known}", code="plan.kind")
 
 
@@ -162,6 +165,7 @@ class _Rehearsal:
         wish: what should be true of its hosts in the end.
         hosts: which.
         quota: of its owner, now.
+        link: a link that is changed: `before` and `after`, as `get_slice` has it; the latter None when it goes.
     """
 
     record: Record
@@ -169,21 +173,39 @@ class _Rehearsal:
     wish: Wish
     hosts: list[str]
     quota: Record
+    link: Record | None = None
 
 
-def plan(context: Context, username: str, slice_id: int, kind: str, vm_id: int | None) -> Record:
-    """What an operation on a slice or VM would do on each host.
+def plan(
+    context: Context,
+    username: str,
+    slice_id: int,
+    kind: str,
+    vm_id: int | None,
+    link_id: Any = None,
+    switches: Mapping[str, Any] | None = None,
+) -> Record:
+    """What an operation on a slice, VM or link would do on each host.
 
     Returns:
         `version`, `kind`, `slice_id`, `name`, `owner`, `vm_id`, `made` (ISO 8601), `installation`, `record` (a digest
         of the slice's record), `revision` (of the state), `differences`, `hosts`, `quota` and `allocations`. A host
         has `host`, `actions` (`verb`, `kind`, `name`), `foreign` (what is in the way), `seen` (what is there of the
-        slice) and `error` (why it could not be looked at, or "").
+        slice) and `error` (why it could not be looked at, or ""). With `link_id` also `link`: `before` and `after`;
+        its change counts as a difference.
 
     Raises:
         RefusedError: the operation would be refused.
     """
-    rehearsal = _rehearsed(context, functools.partial(_begun, context, username, slice_id, kind, vm_id))
+    if kind in OF_LINKS:
+        edits = {
+            REMOVE_LINK: links.removal(link_id),
+            SET_LINK: links.switching(context, username, link_id, switches or {}),
+        }
+        begun = functools.partial(_link_begun, context, username, slice_id, kind, edits[kind], link_id)
+    else:
+        begun = functools.partial(_begun, context, username, slice_id, kind, vm_id)
+    rehearsal = _rehearsed(context, begun)
     known = context.site.hosts(rehearsal.hosts)
     others = context.db.list_slices()
     data = {
@@ -208,11 +230,36 @@ def plan(context: Context, username: str, slice_id: int, kind: str, vm_id: int |
         "installation": installation,
         "record": rehearsal.digest,
         "revision": context.db.store.revision,
-        "differences": sum(len(one["actions"]) for one in hosts),
+        "differences": sum(len(one["actions"]) for one in hosts) + _is_other(rehearsal.link),
         "hosts": hosts,
         "quota": rehearsal.quota,
         "allocations": _allocations(record, vm_id),
+        **({"link": rehearsal.link} if rehearsal.link is not None else {}),
     }
+
+
+def _is_other(link: Record | None) -> bool:
+    return link is not None and link["before"] != link["after"]
+
+
+def _link_begun(
+    context: Context, username: str, slice_id: int, kind: str, edit: live.Edit, link_id: Any, data: Record
+) -> _Rehearsal:
+    record = known_slice(data, username, slice_id)
+    digest, before = digest_of(record), views.link(links.known_link(record, link_id))
+    when = CHANGE if kind == REMOVE_LINK else SET_LINK
+    _insist, written = live.written_in(context, data, record, when, edit)
+    record = copy.deepcopy(dict(record))
+    after = next((views.link(one) for one in record["links"] if one["link_id"] == link_id), None)
+    hosts = live.hosts_with(context, record, written.vms) if record["status"] == RUNNING else []
+    return _Rehearsal(
+        record=record,
+        digest=digest,
+        wish=_wish(context, record, kind, None),
+        hosts=hosts,
+        quota=_quota(context, data, str(record["owner"])),
+        link={"before": before, "after": after},
+    )
 
 
 def _begun(context: Context, username: str, slice_id: int, kind: str, vm_id: int | None, data: Record) -> _Rehearsal:
@@ -234,7 +281,7 @@ def _begun(context: Context, username: str, slice_id: int, kind: str, vm_id: int
 
 def _wish(context: Context, record: Mapping[str, Any], kind: str, vm_id: int | None) -> Wish:
     running = frozenset(vm["vm_id"] for vm in record["vms"] if vm["status"] in (RUNNING, DEPLOYING))
-    if kind in (DEPLOY, START, START_VM, STOP_VM):
+    if kind in (DEPLOY, START, START_VM, STOP_VM, *OF_LINKS):
         return Wish(machines=running, networks=True)
     if kind == REMOVE_VM:
         return Wish(machines=running, networks=record["status"] in ACTIVE, without_disk=vm_id)

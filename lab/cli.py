@@ -1,7 +1,8 @@
 """``cloud lab``: the lab's command line."""
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
@@ -26,6 +27,7 @@ app = typer.Typer(
 _WITH_COMMAND = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _STATE_STYLE = {"up": "green", "cut": "yellow", "down": "red"}
 Address = Annotated[str, typer.Argument(metavar="IP", help="Address of a host, like 10.0.10.2.")]
+Json = Annotated[bool, typer.Option("--json", envvar="CLOUDREPO_JSON", help="One JSON document on stdout.")]
 Words = Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The command.")]
 
 
@@ -56,9 +58,10 @@ def up(
     ] = "sudo",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Install missing packages.")] = False,
     with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    as_json: Json = False,
 ) -> None:
     """Bring the lab up."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         chosen: Uplink = "mgmt" if uplink == "mgmt" else "own"
         if uplink != chosen:
             raise LabError(f"The uplink is 'own' or 'mgmt', not {uplink!r}.")
@@ -68,32 +71,36 @@ def up(
         sizes = {"workers": workers, "cores": cores, "ram_gb": ram_gb, "disk_gb": disk_gb}
         options = Options(**sizes, uplink=chosen, privilege=allowed)
         require_root("lab up")
-        packages.ensure(assume_yes=yes, say=typer.echo)
+        talk = _talk(as_json=as_json)
+        packages.ensure(assume_yes=yes, say=talk)
         lab = Lab()
-        made = lab.up(options, with_parent=with_parent, say=typer.echo)
-        typer.echo("The lab is up." if made else "The lab is up already.")
-        _show(lab.status())
+        made = lab.up(options, with_parent=with_parent, say=talk)
+        talk("The lab is up." if made else "The lab is up already.")
+        found = lab.status()
+        if as_json:
+            _write("lab up", changed=made, **asdict(found))
+        else:
+            _show(found)
 
 
 @app.command()
 def down(
     purge: Annotated[bool, typer.Option(help="Also remove its folder: state, keys and disks.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Take the lab down, whatever state it is in."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         was_up = Lab().down(purge=purge)
-        typer.echo("The lab is down." if was_up else "The lab was not up.")
+        _say("lab down", "The lab is down." if was_up else "The lab was not up.", as_json, changed=was_up)
 
 
 @app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def status(as_json: Json = False) -> None:
     """Show the hosts and how they are."""
     with _plain_errors(as_json=as_json):
         found = Lab().status()
         if as_json:
-            typer.echo(json.dumps({"schema_version": 1, "ok": True, **asdict(found)}, indent=1))
+            _write("lab status", **asdict(found))
         else:
             _show(found)
 
@@ -114,35 +121,54 @@ def host(ip: Address, command: Words) -> None:
 
 
 @app.command()
-def kill(ip: Address) -> None:
+def kill(ip: Address, as_json: Json = False) -> None:
     """Let a host's power fail."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         was_up = Lab().kill(ip)
-        typer.echo(f"{ip} is down." if was_up else f"{ip} was down already.")
+        text = f"{ip} is down." if was_up else f"{ip} was down already."
+        _say("lab kill", text, as_json, host=ip, changed=was_up)
 
 
 @app.command()
-def boot(ip: Address) -> None:
+def boot(ip: Address, as_json: Json = False) -> None:
     """Boot a host that is down."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         booted = Lab().boot(ip)
-        typer.echo(f"{ip} is up." if booted else f"{ip} was up already.")
+        text = f"{ip} is up." if booted else f"{ip} was up already."
+        _say("lab boot", text, as_json, host=ip, changed=booted)
 
 
 @app.command()
-def cut(ip: Address) -> None:
+def cut(ip: Address, as_json: Json = False) -> None:
     """Pull a host's management cable."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         Lab().cut(ip)
-        typer.echo(f"The management cable of {ip} is out.")
+        _say("lab cut", f"The management cable of {ip} is out.", as_json, host=ip)
 
 
 @app.command()
-def heal(ip: Address) -> None:
+def heal(ip: Address, as_json: Json = False) -> None:
     """Put a host's management cable back."""
-    with _plain_errors():
+    with _plain_errors(as_json=as_json):
         Lab().heal(ip)
-        typer.echo(f"The management cable of {ip} is in.")
+        _say("lab heal", f"The management cable of {ip} is in.", as_json, host=ip)
+
+
+def _talk(*, as_json: bool) -> Callable[[str], None]:
+    """Where a command says what it does: beside a document, that is stderr."""
+    return functools.partial(typer.echo, err=as_json)
+
+
+def _say(command: str, text: str, as_json: bool, **about: object) -> None:
+    """What was done: as a sentence, or in a document."""
+    if as_json:
+        _write(command, **about, message=text)
+    else:
+        typer.echo(text)
+
+
+def _write(command: str, **about: object) -> None:
+    typer.echo(json.dumps({"schema_version": 1, "ok": True, "command": command, **about}, indent=1))
 
 
 def _show(found: Status) -> None:

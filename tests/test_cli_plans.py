@@ -16,25 +16,26 @@ from test_cli_recovery import installation, run
 
 __all__ = ["installation"]  # the fixture
 
-OTHER_KINDS: tuple[tuple[str, tuple[str, ...], int | None, tuple[Any, ...]], ...] = (
-    # kind, what is done before it, which VM, the call that does it
-    ("deploy", (), None, ("deploy_slice", "admin", SLICE)),
-    ("stop", ("deploy_slice",), None, ("stop_slice", "admin", SLICE)),
-    ("start", ("deploy_slice", "stop_slice"), None, ("start_slice", "admin", SLICE)),
-    ("delete", ("deploy_slice",), None, ("delete_slice", "admin", SLICE)),
-    ("stop_vm", ("deploy_slice",), 1002, ("stop_vm", "admin", SLICE, 1002)),
-    ("remove_vm", (), 1002, ("remove_vm", "admin", SLICE, 1002)),
+OTHER_KINDS: tuple[tuple[str, tuple[str, ...], dict[str, Any], tuple[Any, ...]], ...] = (
+    # kind, what is done before it, which VM or link, the call that does it
+    ("deploy", (), {}, ("deploy_slice", "admin", SLICE)),
+    ("stop", ("deploy_slice",), {}, ("stop_slice", "admin", SLICE)),
+    ("start", ("deploy_slice", "stop_slice"), {}, ("start_slice", "admin", SLICE)),
+    ("delete", ("deploy_slice",), {}, ("delete_slice", "admin", SLICE)),
+    ("stop_vm", ("deploy_slice",), {"vm_id": 1002}, ("stop_vm", "admin", SLICE, 1002)),
+    ("remove_vm", (), {"vm_id": 1002}, ("remove_vm", "admin", SLICE, 1002)),
+    ("remove_link", ("deploy_slice",), {"link_id": 1}, ("remove_link", "admin", SLICE, 1)),
 )
 
 
-@pytest.mark.parametrize(("kind", "before", "vm_id", "call"), OTHER_KINDS, ids=[one[0] for one in OTHER_KINDS])
+@pytest.mark.parametrize(("kind", "before", "about", "call"), OTHER_KINDS, ids=[one[0] for one in OTHER_KINDS])
 def test_what_is_planned_is_what_is_done(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, kind: str, before: tuple[str, ...],
-    vm_id: int | None, call: tuple[Any, ...],
+    about: dict[str, Any], call: tuple[Any, ...],
 ) -> None:  # fmt: skip
     for earlier in before:
         installation.ok(earlier, "admin", SLICE)
-    planned = installation.ok("plan", "admin", SLICE, kind, vm_id=vm_id)
+    planned = installation.ok("plan", "admin", SLICE, kind, **about)
     done: dict[str, list[Any]] = {}
     genuine = Reconciler.apply
 
@@ -47,7 +48,7 @@ def test_what_is_planned_is_what_is_done(
     monkeypatch.setattr(Reconciler, "apply", apply)
     installation.ok(*call)
     assert {one["host"]: one["actions"] for one in planned["hosts"]} == done
-    assert planned["differences"] == sum(map(len, done.values())) > 0
+    assert planned["differences"] - ("link" in planned) == sum(map(len, done.values())) > 0
 
 
 def test_a_look_changes_neither_records_nor_hosts(
@@ -64,6 +65,32 @@ def test_a_look_changes_neither_records_nor_hosts(
     assert "+ VM 1001" in shown and "nothing was done" in shown and "VNC 5901" in shown and "Quota of admin" in shown
     after = (installation.record(), installation.picture(), installation.api.db.data["next_vm_id"])
     assert (after, installation.api.round_robin_idx) == (before, placed)
+
+
+def test_a_change_of_a_link_is_shown_and_not_made(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a design, where no host has anything of it; what is so already is nothing to do."""
+    before = installation.record()
+    assert run("link", "remove", "lab", "1", "--dry-run") == 2
+    assert "VLAN 100 and its interfaces are free again" in capsys.readouterr().out
+    assert run("link", "set", "lab", "1", "--no-dhcp", "--vlans", "allowed", "--dry-run") == 2
+    shown = capsys.readouterr().out
+    assert "link 1: dhcp yes -> no" in shown and "link 1: vlans forbidden -> allowed" in shown
+    assert run("link", "set", "lab", "1", "--dhcp", "--dry-run") == 0
+    assert "Nothing would be done" in capsys.readouterr().out
+    assert run("link", "set", "lab", "1", "--vlans", "perhaps", "--dry-run") == 1
+    assert run("link", "remove", "lab", "7", "--dry-run") == 1
+    assert "there is no link 7 in slice 1000" in capsys.readouterr().out
+    assert installation.record() == before
+
+
+@pytest.mark.parametrize("words", ["link set lab 1 --vlans allowed", "link remove lab 1"])
+def test_who_may_not_change_a_link_is_not_shown_a_plan_of_it(
+    installation: Installation, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert run(*words.split(), "--as", "student", "--dry-run", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "slice.owner"
 
 
 def test_what_a_change_of_a_design_is_promised_is_what_it_gets(

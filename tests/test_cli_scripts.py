@@ -73,6 +73,11 @@ FILES_ALONE = [
 ]  # no installation is needed for these
 
 
+UNCONCERNED = (("events",), ("log",), ("state", "history"), ("config", "show"), ("init", "directory"))
+#: What is said before the file is looked at: nobody is there to agree; that is no such word.
+REFUSED_BEFORE = {("state", "restore", "generation"): "unanswered", ("state", "use", "which"): "usage"}
+
+
 def test_the_commands_for_programs_are_found() -> None:
     names = {words[0] for words in PROGRAMS}
     expected = "deploy delete start stop resume rollback plan apply slice vm link user image state worker status exec"
@@ -86,16 +91,21 @@ def test_what_fails_leaves_one_document(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Also before the façade is reached."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     state = tmp_path / ("none" if trouble == "directory" else "") / "database.yaml"
     if trouble != "directory":
         state.write_text(DAMAGED)
     monkeypatch.setenv("CLOUDREPO_STATE", str(state))
     status = run(*words, "--json", *(["--nonsense"] if trouble == "usage" else []))
     shown = capsys.readouterr()
-    if trouble == "damaged" and words in (("events",), ("state", "history"), ("config", "show")):
+    if trouble != "usage" and words in UNCONCERNED and (trouble == "damaged" or words[0] == "init"):
         assert status == 0, "these do not need what the file holds"
         return
     document = json.loads(shown.out)
+    if trouble != "usage" and words in REFUSED_BEFORE:
+        assert document["error"]["code"] == REFUSED_BEFORE[words]
+        return
     if trouble == "damaged" and words == ("doctor", "access"):
         assert document["findings"], "it does not open the file"
         return

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cli.ask import Ask
+from cli.documents import NotDone
 from cli.screen import Screen
 from cli.workers import trust_worker
 from cloudrepo.known_hosts import KnownHosts, fingerprint
@@ -42,7 +43,12 @@ def trust(pins: KnownHosts, shown: bytes, answer: str = "", *, assume_yes: bool 
         db=SimpleNamespace(data={"workers_list": []}),
         api=SimpleNamespace(executor=SimpleNamespace(transport=transport, options=options)),
     )
-    return trust_worker(installation, WORKER, Screen(), Ask(Keyboard(answer)), assume_yes=assume_yes)
+    ask = Ask(Keyboard(answer))
+    try:
+        return trust_worker(installation, WORKER, Screen(), ask, assume_yes=assume_yes, as_json=False) == 0
+    except NotDone as refused:
+        assert refused.answer.code == "unanswered"
+        return False
 
 
 @pytest.mark.parametrize("before", [None, OLD], ids=["new", "changed"])

@@ -179,6 +179,7 @@ class OneScreen:
         self.executor = Tunnels(*taken)
         self.settings = Settings.of({"vnc.tunnels": tunnels})
         self.target = {"worker_ip": "10.0.10.2", "port": 5901, "bind": bind, "password": password, "name": "web"}
+        self.target |= {"vm_id": 1001}
 
     def vnc_target(self, username: str, vm: int | str) -> tuple[bool, Any]:
         return True, self.target
