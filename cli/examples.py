@@ -75,8 +75,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "draw": ("draw lab", "draw lab -o lab.svg"),
     "topology validate": ("topology validate lab.cloud.yml",),
     "topology schema": ("topology schema",),
-    "topology plan": ("topology plan lab.cloud.yml", "topology plan lab.cloud.yml --slice lab --json"),
-    "topology apply": ("topology apply lab.cloud.yml", "topology apply lab.cloud.yml --deploy --yes"),
+    "topology plan": (
+        "topology plan lab.cloud.yml",
+        "topology plan lab.cloud.yml --slice lab --json",
+        "topology plan lab.cloud.yml -o lab.plan",
+    ),
+    "topology apply": (
+        "topology apply lab.cloud.yml",
+        "topology apply lab.cloud.yml --deploy --yes",
+        "topology apply --plan lab.plan",
+    ),
     "topology export": ("topology export lab -o lab.cloud.yml",),
     "topology draw": ("topology draw lab.cloud.yml -o lab.svg",),
     "topology convert": ("topology convert lab.clab.yml -o lab.cloud.yml",),

@@ -16,6 +16,7 @@ from cli.work import Work
 
 DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
 LARGEST = 64 * 1024 * 1024  # bytes of a plan
+MADE_BY = "./cloud plan SLICE -o FILE makes one; ./cloud topology plan FILE -o PLAN one of a topology file."
 _SIGNS = {"add": ("+", GOOD), "remove": ("-", BAD), "change": ("~", STRONG)}
 
 
@@ -153,7 +154,23 @@ def save(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A plan from a file.
+    """A plan of an operation on a slice, from a file.
+
+    Raises:
+        NotDone: the file cannot be read, or holds no such plan.
+    """
+    plan = plan_in(path)
+    slice_id = plan.get("slice_id")
+    if plan.get("kind") == "topology":
+        text = f"{path} is a plan of a topology file. ./cloud topology apply --plan {path} applies it."
+        raise NotDone(text, code="plan.file")
+    if not isinstance(slice_id, int) or isinstance(slice_id, bool):
+        raise NotDone(f"{path} is no plan. {MADE_BY}", code="plan.file")
+    return plan
+
+
+def plan_in(path: Path) -> dict[str, Any]:
+    """What stands in a file as a plan, of whatever kind.
 
     Raises:
         NotDone: the file cannot be read, or holds no plan.
@@ -168,7 +185,6 @@ def load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise NotDone(f"{path} is no plan: {error}.", code="plan.file") from error
     plan = held.get("plan") if isinstance(held, dict) else None
-    slice_id = plan.get("slice_id") if isinstance(plan, dict) else None
-    if not isinstance(plan, dict) or not isinstance(slice_id, int) or isinstance(slice_id, bool):
-        raise NotDone(f"{path} is no plan. ./cloud plan SLICE -o FILE makes one.", code="plan.file")
+    if not isinstance(plan, dict):
+        raise NotDone(f"{path} is no plan. {MADE_BY}", code="plan.file")
     return plan

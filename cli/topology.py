@@ -17,6 +17,7 @@ from cli.screen import GOOD, Screen
 from cli.topology_files import read, source_of, text_of
 
 if TYPE_CHECKING:
+    from cli.topology_work import FileWork
     from cloudrepo.topology.reading import Known
 
 SUFFIX = ".cloud.yml"
@@ -55,19 +56,25 @@ def plan(
     slice: Of = "",
     replace: Replace = None,
     var: Var = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PLAN", help="Keep it there for `topology apply --plan`.")
+    ] = "",
     user: As = "",
     as_json: Json = False,
 ) -> int:
     """Show what `apply` would do; status 2 when there is something."""
-    from cli.topology_work import FileWork, show_plan
+    from cli.topology_work import show_plan
 
-    return show_plan(FileWork(context, file, var=var, slice=slice, user=user, replace=replace or (), as_json=as_json))
+    return show_plan(_at_work(context, file, var, slice=slice, user=user, replace=replace, as_json=as_json), output)
 
 
 @app.command()
 def apply(
     context: typer.Context,
-    file: File,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help=f"The topology file, such as lab{SUFFIX}; - reads it.")
+    ] = None,
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="What `topology plan -o` kept, in place of a file.")] = "",
     slice: Of = "",
     replace: Replace = None,
     deploy: Annotated[bool, typer.Option("--deploy", help="Bring the slice up as well.")] = False,
@@ -78,10 +85,42 @@ def apply(
     as_json: Json = False,
 ) -> int:
     """Make a slice what a file says: a new one, or one that is there, also while it runs."""
-    from cli.topology_work import FileWork, apply as carry_out, show_plan
+    from cli.topology_work import apply as carry_out, from_plan, show_plan
 
-    work = FileWork(context, file, var=var, slice=slice, user=user, replace=replace or (), as_json=as_json)
+    if plan:
+        if file or slice or replace or var:
+            raise typer.BadParameter("a plan says all that itself", param_hint="FILE, --slice, --replace, --var")
+        work = from_plan(context, plan, user, as_json=as_json)
+    elif not file:
+        raise typer.BadParameter("name a topology file, or a plan by --plan", param_hint="FILE")
+    else:
+        work = _at_work(context, file, var, slice=slice, user=user, replace=replace, as_json=as_json)
     return show_plan(work) if dry_run else carry_out(work, deploy=deploy, yes=yes)
+
+
+def _at_work(
+    context: typer.Context,
+    file: str,
+    var: list[str] | None,
+    *,
+    slice: str,
+    user: str,
+    replace: list[str] | None,
+    as_json: bool,
+) -> FileWork:
+    from cli.topology_files import given
+    from cli.topology_work import FileWork
+
+    return FileWork(
+        context,
+        file,
+        text_of(file),
+        variables=given(var),
+        slice=slice,
+        user=user,
+        replace=replace or (),
+        as_json=as_json,
+    )
 
 
 @app.command()

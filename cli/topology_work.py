@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ import typer
 
 from cli import documents
 from cli.documents import NotDone
+from cli.plans import plan_in, save
 from cli.screen import BAD, FAINT, GOOD, STRONG
 from cli.slices import NEW_OWNER
 from cli.text import count
-from cli.topology_files import read, source_of, text_of
+from cli.topology_files import source_of, text_of
 from cli.work import SliceWork, Work, questions
 from cloudrepo.topology.difference import REMOVE_LINK, REMOVE_VM, Action, Difference
 from cloudrepo.topology.model import Topology
-from cloudrepo.topology.reading import Known
-from control import topology as calls
+from cloudrepo.topology.reading import Known, read
+from control import topology as calls, topology_plans
+from control.topology_plans import Basis
 
 DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
 NAME = "topology"
@@ -31,7 +33,8 @@ class FileWork(Work):
     Args:
         context: typer's.
         file: its name, or `-`.
-        var: values of its variables.
+        text: what it holds.
+        variables: values of its variables.
         slice: which slice, by id or name; "" = that of its name.
         user: who acts; "" = the slice's owner, or the administrator for a new one.
         replace: machines that may be made anew.
@@ -46,19 +49,28 @@ class FileWork(Work):
         self,
         context: typer.Context,
         file: str,
+        text: str,
         *,
-        var: list[str] | None,
+        variables: Mapping[str, Any],
         slice: str,
         user: str,
         replace: Sequence[str],
         as_json: bool,
     ) -> None:
         super().__init__(context, NAME, as_json=as_json)
-        self.topology = read(file, var, self._known(user))
+        self.topology = read(text, source_of(file), known=self._known(user), given=variables)
         record = self._slice(slice, user)
         self.acting = user or (str(record["owner"]) if record is not None else NEW_OWNER)
         slice_id = int(record["slice_id"]) if record is not None else None
         self.plan = calls.plan(self.api, self.acting, self.topology, slice_id=slice_id, replace=replace)
+        path = "" if file == "-" else str(Path(file).absolute())
+        self.basis = Basis(user=self.acting, file=path, text=text, variables=variables, replace=replace)
+
+    def kept(self) -> dict[str, Any]:
+        """The plan, to be kept."""
+        view, site = self.plan.view, self.api.context.site
+        record = self.installation.db.get_slice(int(view["slice_id"])) if view is not None else None
+        return topology_plans.kept(self.plan, self.basis, self.topology.name, record, site.installation)
 
     def _known(self, user: str) -> Known:
         """What there is here, so that a name that is not there is a mistake of the file."""
@@ -111,14 +123,75 @@ def _line(action: Action) -> tuple[tuple[str, str], str]:
     return ("  - ", BAD) if is_removal else ("  + ", GOOD), action.text
 
 
-def show_plan(work: FileWork) -> int:
-    """Show what `apply` would do; 2 when there is something."""
+def from_plan(context: typer.Context, path: str, user: str, *, as_json: bool) -> FileWork:
+    """The work that a kept plan is about.
+
+    Args:
+        context: typer's.
+        path: of the plan.
+        user: who acts; "" = whoever it was made for.
+        as_json: whether a document is wanted.
+
+    Raises:
+        CloudError: it is none, or file or slice have moved.
+        NotDone: it cannot be read, or was made for somebody else.
+    """
+    saved = plan_in(Path(path))
+    basis = topology_plans.basis_of(
+        saved, Work(context, NAME, as_json=as_json, reminds=False).api.context.site.installation
+    )
+    if user and user != basis.user:
+        raise NotDone(f"The plan was made for {basis.user}, and {user} cannot apply it.", code="plan.user")
+    _require_file(basis)
+    try:
+        work = FileWork(
+            context,
+            basis.file or "-",
+            basis.text,
+            variables=basis.variables,
+            slice=str(saved["slice_id"]) if saved["slice_id"] is not None else "",
+            user=basis.user,
+            replace=basis.replace,
+            as_json=as_json,
+        )
+    except NotDone as error:
+        if error.answer.code == "slice.unknown":
+            raise topology_plans.stale([f"slice {saved['slice_id']} was removed"]) from error
+        raise
+    moved = topology_plans.what_moved(saved, work.kept())
+    if moved:
+        raise topology_plans.stale(moved)
+    return work
+
+
+def _require_file(basis: Basis) -> None:
+    """A file that was changed is meant as it is now, and so it takes a new plan.
+
+    Raises:
+        RefusedError: it was changed, or is gone.
+    """
+    if not basis.file:
+        return
+    try:
+        now = text_of(basis.file)
+    except OSError as error:
+        raise topology_plans.stale([f"{basis.file} went away ({error.strerror or error})"]) from error
+    if now != basis.text:
+        raise topology_plans.stale([f"{basis.file} was changed"])
+
+
+def show_plan(work: FileWork, file: str = "") -> int:
+    """Show what `apply` would do, and keep it in a file where one is named; 2 when there is something."""
     if work.found.refusals:
         raise calls.refusal(work.topology, work.found)
+    if file:
+        save(Path(file), work.kept())
     if work.as_json:
         documents.write({"command": NAME, **work.document(), "differences": len(work.found.actions)})
     else:
         work.show()
+        if file:
+            work.screen.line(f"The plan is in {file}: ./cloud topology apply --plan {file}")
     return DIFFERENCES if work.found.actions else DONE
 
 
