@@ -125,24 +125,18 @@ def keys(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> KnownHo
     options = SimpleNamespace(known_hosts=pins.path, host_keys="strict")
     monkeypatch.setattr(installation.api.executor, "transport", transport, raising=False)
     monkeypatch.setattr(installation.api.executor, "options", options, raising=False)
-    monkeypatch.setattr(installation.api, "discovery", Discovery(installation))
+    for call in ("results", "discover_all"):
+        monkeypatch.setattr(installation.api.discovery, call, lambda: answers_of(installation))
     return pins
 
 
-class Discovery:
-    """What workers answer: well, where they are up."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.hosts = installation.hosts
-
-    def results(self) -> dict[str, Any]:
-        sizes = {"max_cores": 4, "max_ram_gb": 8, "max_disk_gb": 100}
-        return {
-            ip: SimpleNamespace(ok=host.is_up, worker=sizes if host.is_up else None, problems=(), reason=f"{ip} is off")
-            for ip, host in self.hosts.items()
-        }
-
-    discover_all = results
+def answers_of(installation: Installation) -> dict[str, Any]:
+    """What workers say of themselves: nothing is wrong, where they are up."""
+    sizes = {"max_cores": 4, "max_ram_gb": 8, "max_disk_gb": 100}
+    return {
+        ip: SimpleNamespace(ok=host.is_up, worker=sizes if host.is_up else None, problems=(), reason=f"{ip} is off")
+        for ip, host in installation.hosts.items()
+    }
 
 
 def test_a_key_that_is_pinned_is_said_with_those_before(
