@@ -7,13 +7,13 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crashing import SLICE, Installation
-from models import Flavor
 from test_cli_recovery import installation, run
 from test_cli_schemas import document
 
@@ -167,7 +167,9 @@ def test_another_default_flavor_is_another_plan(
 ) -> None:
     file.write_text(LAB.replace('x[1-2]": {flavor: cirros, ', 'x[1-2]": {'))
     planned()
-    monkeypatch.setattr(Flavor, "FLAVORS", dict(reversed(Flavor.FLAVORS.items())))
+    known = installation.api.settings
+    turned = replace(known, flavors=dict(reversed(known.flavors.items())))
+    monkeypatch.setattr(installation.api, "settings", turned)
     error = refused(installation, capsys)
     assert "other changes are needed: + add x1: ubuntu" in error["message"]
 
