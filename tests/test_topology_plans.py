@@ -168,7 +168,7 @@ def test_another_default_flavor_is_another_plan(
     file.write_text(LAB.replace('x[1-2]": {flavor: cirros, ', 'x[1-2]": {'))
     planned()
     known = installation.api.settings
-    turned = replace(known, flavors=dict(reversed(known.flavors.items())))
+    turned = replace(known, flavors=dict(reversed([*known.flavors.items()])))
     monkeypatch.setattr(installation.api, "settings", turned)
     error = refused(installation, capsys)
     assert "other changes are needed: + add x1: ubuntu" in error["message"]
