@@ -9,7 +9,7 @@ their `ACT` and their fields by the names here, and nothing else of this package
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 EVERYTHING = "*"  # the scope of a message that speaks for all of an installation on a host
@@ -24,7 +24,7 @@ class Act:
 
     def to_json(self) -> dict[str, Any]:
         """The act as the runner reads it."""
-        return {"act": self.ACT, **asdict(self)}
+        return {"act": self.ACT, **vars(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

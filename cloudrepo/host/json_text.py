@@ -18,7 +18,7 @@ def loads(text: str | bytes) -> Any:
             (`NaN`, `1e999`, thousands of digits).
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_float)
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8", "surrogatepass"))
         return _whole(value) if _may_hold_halves(text) else value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -55,6 +55,9 @@ def _float(word: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{word[:40]} is no number")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_float)  # one for all: a line of a host is short
 
 
 def _may_hold_halves(text: str | bytes) -> bool:

@@ -1,24 +1,21 @@
 """Runs one operation of an orchestrator in a copy of a prepared world, lets something die at one point, and recovers.
 
-The orchestrator is a process of its own (`Actor`), forked where everything is imported. Another one, which knows
+The orchestrator is a process of its own (`Actor`), forked where everything is imported and nothing has been done
+(`crash_workers.py`). Another one, which knows
 nothing but the state file, recovers. What then is on the hosts and in the records is compared with what an operation
 that nobody disturbed had left, or found.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import functools
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from control.states import ERROR
@@ -27,7 +24,7 @@ from orchestrator_api import OrchestratorAPI
 from simulated.leftovers import Known, fingerprint
 from simulated.simulator import die_with_parent
 from simulated.transport import Control
-from simulated.world import HOSTS, Picture, World, open_installation, short_folder
+from simulated.world import HOSTS, Picture, World, open_installation
 
 Work = Callable[[OrchestratorAPI], Any]
 USER = "admin"
@@ -100,7 +97,11 @@ class Case:
 
 def call(name: str, *args: Any, **more: Any) -> Work:
     """A call of the façade, and then the orderly end of its process."""
-    return lambda api: _ended(api, name, *getattr(api, name)(USER, *args, **more))
+    return functools.partial(_call, name=name, args=args, more=more)
+
+
+def _call(api: OrchestratorAPI, name: str, args: tuple[Any, ...], more: dict[str, Any]) -> Any:
+    return _ended(api, name, *getattr(api, name)(USER, *args, **more))
 
 
 def clean_up(api: OrchestratorAPI) -> Any:
@@ -261,7 +262,6 @@ def run(scenario: Scenario, case: Case, known: Known) -> str:
     What a crash left is copied once nothing runs on, so that each further way begins with the very same. Where another
     crash of this scenario left the same, what came of it is known.
     """
-    folder = Path(tempfile.mkdtemp(prefix="crashed", dir=short_folder()))
     try:
         with World(scenario.picture, shortcut=True) as world:
             crash = _crash(world, scenario, case)
@@ -269,7 +269,7 @@ def run(scenario: Scenario, case: Case, known: Known) -> str:
             left = fingerprint(world, case.action == "kill", crash.is_acknowledged, crash.is_done)
             new = [way for way in case.ways if known.get(left, way) is None]
             if new[1:]:
-                picture = world.take_picture(folder)
+                picture = world.take_picture()
             if new:
                 known.put(left, new[0], list(_mend(world, scenario, case, crash, new[0])))
         for way in new[1:]:
@@ -279,8 +279,6 @@ def run(scenario: Scenario, case: Case, known: Known) -> str:
         return "; ".join((*crash.problems, *wrong))
     except Exception:
         return traceback.format_exc()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -397,44 +395,3 @@ def _expected(
         return {"hosts": scenario.after["hosts"], "record": found["record"]}, "failed"
     is_after = found["record"] == scenario.after["record"]
     return (scenario.after, "as if done") if is_after else (scenario.before, "as if never begun")
-
-
-# ── many cases ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def run_all(scenario: Scenario, todo: list[Case], workers: int) -> list[str]:
-    """All cases, several at a time, each in a world of its own; what is wrong, by case."""
-    with tempfile.TemporaryDirectory(prefix="known", dir=short_folder()) as folder:
-        known = Known(Path(folder))
-        children = [_Worker(scenario, todo[number::workers], known) for number in range(workers)]
-        return [line for child in children for line in child.problems()]
-
-
-class _Worker:
-    """A process that runs cases one after another."""
-
-    def __init__(self, scenario: Scenario, todo: list[Case], known: Known) -> None:
-        self._reading, writing = os.pipe()
-        self.pid = os.fork()
-        if self.pid:
-            os.close(writing)
-            return
-        try:
-            die_with_parent()
-            gc.disable()
-            gc.freeze()
-            os.close(self._reading)
-            with contextlib.suppress(BrokenPipeError):
-                for case in todo:
-                    wrong = run(scenario, case, known)
-                    if wrong:
-                        os.write(writing, json.dumps(f"{scenario.name}: {case}: {wrong}").encode() + b"\n")
-        finally:
-            os._exit(0)
-
-    def problems(self) -> list[str]:
-        """What it found; waits until it has ended."""
-        with open(self._reading, "rb") as pipe:
-            lines = [json.loads(line) for line in pipe]
-        _, status = os.waitpid(self.pid, 0)
-        return lines if status == 0 else [*lines, f"a worker ended with status {status}"]

@@ -32,7 +32,8 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = (sys.executable, "-I", "-S", "-c", PROGRAM, str(theirs.fileno()), *FOLDERS)
         with theirs:
-            self._process = subprocess.Popen(words, pass_fds=(theirs.fileno(),), start_new_session=True)
+            # nothing of this environment is known on a host; each variable would be taken from each runner again
+            self._process = subprocess.Popen(words, pass_fds=(theirs.fileno(),), start_new_session=True, env={})
         self._line = ours
         self.owner = os.getpid()
         atexit.register(self.close)

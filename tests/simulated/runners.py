@@ -29,6 +29,7 @@ from simulated import jail
 #: Acts that change a host without a call of a tool; the simulator is told before and after each.
 NOTED_ACTS = ("spawn", "qmp", "write", "mkdir", "remove", "remove if empty", "publish", "adopt", "stop", "signal")
 HEAD = struct.Struct(">cI")  # of a frame: its kind, and how long it is
+RUNNER: dict[str, Any] = {}  # the runner's names, as they are before a process begins to use them
 ACT, PROGRAMS = "#act", "#programs"  # what is no call of a tool
 DAEMONS = frozenset(("dnsmasq", "-daemonize"))  # words of calls that leave a process behind
 
@@ -41,9 +42,10 @@ def compiled(text: str, name: str, mode: str) -> CodeType:
 
 
 def warm_up() -> None:
-    """Compile what every host will run."""
-    compiled(text_of("runner"), "cloudrepo-host", "exec")
+    """Do what every host will do in the same way: compile both programs, and execute the one that only defines."""
     compiled(BOOTSTRAP, "bootstrap", "exec")
+    RUNNER["__name__"] = "cloudrepo_host"
+    builtins.exec(compiled(text_of("runner"), "cloudrepo-host", "exec"), RUNNER)  # noqa: S102  the runner's own text
 
 
 def run(root: Path, simulator: str, channel: int, errors: int, *, shortcut: bool) -> NoReturn:
@@ -81,13 +83,14 @@ def run(root: Path, simulator: str, channel: int, errors: int, *, shortcut: bool
 
 def execute(code: Any, scope: dict[str, Any], line: Line, *, shortcut: bool) -> None:
     """As `exec`; the runner's acts are noted."""
-    builtins.exec(code, scope)  # noqa: S102  the runner's own text
-    acts = scope.get("ACTS", {})
+    if not RUNNER or code is not compiled(text_of("runner"), "cloudrepo-host", "exec"):
+        builtins.exec(code, scope)  # noqa: S102  the bootstrap's own text
+        return
     for name in NOTED_ACTS:
-        if name in acts:
-            acts[name] = noted(name, acts[name], line)
-    if shortcut and "run_words" in scope:
-        scope["run_words"] = shortened(scope["run_words"], line)
+        RUNNER["ACTS"][name] = noted(name, RUNNER["ACTS"][name], line)
+    if shortcut:
+        RUNNER["run_words"] = shortened(RUNNER["run_words"], line)
+    scope.update(RUNNER)
 
 
 def noted(name: str, act: Callable[..., Any], line: Line) -> Callable[..., Any]:

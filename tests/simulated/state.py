@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -197,22 +196,22 @@ class HostState:
             if port.kind == "internal":
                 self.add_device("", name, Device("internal"))
 
-    def copy(self, root: Path) -> HostState:
-        """The same with files elsewhere and no process: they are started anew."""
-        return replace(copy.deepcopy(self), root=root, programs={})
+    def elsewhere(self, root: Path) -> HostState:
+        """The same state, to be sent to another process, with files elsewhere and no process: they are started anew."""
+        return replace(self, root=root, programs={})
 
     def picture(self) -> dict[str, Any]:
-        """All that can be left behind, in plain values without process ids."""
+        """All that can be left behind, without process ids; parts of it change with the host."""
         programs = {
             f"{number} {' '.join(one.words)}": (one.space, one.status, sorted(one.links_down), one.hosts)
             for number, one in enumerate(sorted(self.programs.values(), key=lambda one: one.words))
         }
         return {
-            "spaces": copy.deepcopy(self.spaces),
-            "ports": copy.deepcopy(self.ports),
-            "bridge": copy.deepcopy(self.bridge),
+            "spaces": self.spaces,
+            "ports": self.ports,
+            "bridge": self.bridge,
             "flows": sorted(self.flows.dump().splitlines()),
-            "rules": copy.deepcopy(self.rules),
+            "rules": self.rules,
             "programs": programs,
         }
 

@@ -137,7 +137,7 @@ def test_a_copied_world_goes_on_where_the_first_one_was(tmp_path: Path) -> None:
     with World() as world:
         api, made = deployed(world, tmp_path)
         end(api)
-        before, picture = world.look(), world.take_picture(tmp_path / "picture")
+        before, picture = world.look(), world.take_picture()
     with World(picture) as copy:
         assert copy.look() == before
         api = open_installation(copy)

@@ -25,7 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> tuple[Picture, int]:
     with World() as world:
         api, slice_id = deployed(world, folder)
         end(api)
-        return world.take_picture(folder / "picture"), slice_id
+        return world.take_picture(), slice_id
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from database import Database
 from deployment_api import DeploymentAPI
 from orchestrator_api import OrchestratorAPI
 from remote_executor import RemoteExecutor
+from simulated.kept_files import Kept, read_files, write_files
 from simulated.nursery import Nursery
 from simulated.state import HostState, Program
 from simulated.tools.qemu_img import Header, write_header
@@ -35,13 +36,14 @@ MIB = 1024**2
 LONGEST_STEP_S = 30
 FOR_GOOD = frozenset(("fences", "lock", "netns", "base", "upload"))
 TEXTS = ("mark", "hosts", "dnsmasq.conf")
+OF_THE_SIMULATOR = ("order", "states")  # files that it leaves in a world's directory
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A world as it was at one time, to begin others from. `folder` holds the files."""
+    """A world as it was at one time, to begin others from, also in another process."""
 
-    folder: Path
+    files: tuple[Kept, ...]
     states: dict[str, HostState]
 
     def programs(self) -> dict[str, list[Program]]:
@@ -61,11 +63,10 @@ class World:
     def __init__(self, picture: Picture | None = None, *, shortcut: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="cr", dir=short_folder()))
         if picture is None:
-            picture = Picture(Path(), {name: HostState(ip, Path()) for name, ip in HOSTS.items()})
-        else:
-            _copy(picture.folder, self.directory)
+            picture = Picture((), {name: HostState(ip, Path()) for name, ip in HOSTS.items()})
+        write_files(self.directory, picture.files)
         self.names = {state.ip: name for name, state in picture.states.items()}
-        hosts = {name: state.copy(self.directory / name / "root") for name, state in picture.states.items()}
+        hosts = {name: state.elsewhere(self.directory / name / "root") for name, state in picture.states.items()}
         self.pid = Nursery.mine().start(self.directory, hosts, picture.programs(), shortcut=shortcut)
         self.control = Control(self.directory / "control")
 
@@ -78,11 +79,10 @@ class World:
         """A transport of this world."""
         return SimulatedTransport(self.directory, self.names)
 
-    def take_picture(self, folder: Path) -> Picture:
-        """Keep all files and states in `folder`, for other worlds."""
-        states = self.states()
-        _copy(self.directory, folder)
-        return Picture(folder, states)
+    def take_picture(self) -> Picture:
+        """All files and states, for other worlds."""
+        files = tuple(one for one in read_files(self.directory) if one.path not in OF_THE_SIMULATOR)
+        return Picture(files, self.states())
 
     def states(self) -> dict[str, HostState]:
         """All that hosts hold but files, by their names."""
@@ -166,24 +166,6 @@ def _wait_or_kill(pid: int) -> None:
 def short_folder() -> str:
     """A path to a Unix socket has at most 107 bytes; memory is preferred, where an fsync costs nothing."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
-
-
-def _copy(folder: Path, target: Path) -> None:
-    """All files but sockets. What are two names of one file there are two names of one file here."""
-    first: dict[int, str] = {}
-
-    def copy(source: str, to: str) -> str:
-        known = first.setdefault(os.lstat(source).st_ino, to)
-        if known == to:
-            return shutil.copy2(source, to, follow_symlinks=False)
-        os.link(known, to)
-        return to
-
-    shutil.copytree(folder, target, symlinks=True, ignore=_sockets, copy_function=copy, dirs_exist_ok=True)
-
-
-def _sockets(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if (Path(folder) / name).is_socket()]
 
 
 def install(world: World, image: Path, **settings: Any) -> OrchestratorAPI:

@@ -22,10 +22,13 @@ DONE, OUT_OF_TIME, NOT_RUN = 0, 124, 255
 environment = {"PATH": PATH, "LC_ALL": "C", "HOME": "/"}  # of every command; filled by main()
 
 
+encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> str:
     """A value as JSON whose texts can be printed and stored: half a character is written out by its number."""
-    text = json.dumps(value, separators=(",", ":"))
-    return json.dumps(whole(value), separators=(",", ":")) if "\\ud" in text else text
+    text = encode(value)
+    return encode(whole(value)) if "\\ud" in text else text
 
 
 def whole(value: Any) -> Any:
