@@ -2,8 +2,9 @@
 
 Most points of an operation are looks at a host, and a kill before an act and one after it often come to the same, since
 the runner ends the step it is at. What follows such a crash is the same program with the same input, so it is done
-once. Only what must differ between two runs is left out of the comparison: process ids, times, and digests of files
-that hold them. Whatever else differs, in any file or any state, makes two leftovers of them.
+once. Only what must differ between two runs is left out of the comparison: process ids, times, passwords that are
+drawn, and digests of files that hold them; a password that is in two places still has to be in both. Whatever else
+differs, in any file or any state, makes two leftovers of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ NOT_LEFT = frozenset(("order", "states", "control", "tools", "events.jsonl"))
 TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?")
 PROCESS = re.compile(rb'("process":"[^:"]*):(\d+):\d+:')
 SUM = re.compile(rb'^(.*),"sum":"([0-9a-f]{16})"}$', re.MULTILINE)
+PASSWORD = re.compile(rb'("vnc_password":"|vnc_password: )([A-Za-z2-9]{8})\b')
 DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -101,14 +103,19 @@ def _without_place(path: str, content: bytes, places: dict[bytes, bytes]) -> byt
 def _records(folder: Path) -> Iterator[bytes]:
     """An installation's files. A digest in them that is right says whose it is, a wrong one stays as it is."""
     files = {path: content for path, content in _files(folder) if not path.startswith("settings.yaml ")}
-    plain = {path: _without_times(content) for path, content in files.items()}
+    drawn: dict[bytes, bytes] = {}
+    plain = {path: _without_passwords(_without_times(files[path]), drawn) for path in sorted(files)}
     names = {hashlib.sha256(content).hexdigest().encode(): plain[path] for path, content in files.items()}
 
     def named(match: re.Match[bytes]) -> bytes:
         return hashlib.sha256(names[match[0]]).hexdigest().encode() if match[0] in names else match[0]
 
-    for path in sorted(plain):
+    for path in plain:
         yield DIGEST.sub(named, b"%s\n%s" % (path.encode(), plain[path]))
+
+
+def _without_passwords(content: bytes, drawn: dict[bytes, bytes]) -> bytes:
+    return PASSWORD.sub(lambda match: match[1] + drawn.setdefault(match[2], b"%d" % len(drawn)), content)
 
 
 def _without_times(content: bytes) -> bytes:

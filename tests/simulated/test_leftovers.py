@@ -120,6 +120,11 @@ def test_of_what_a_file_says_only_times_and_processes_that_ended_are_left_out(ru
         assert says('{"began":"2026-01-01T00:00:00+00:00"}') == says('{"began":"2026-12-31T23:59:59+00:00"}')
         assert says(f'{{"process":"host:{gone}:1:0"}}') == says(f'{{"process":"host:{gone + 1}:2:0"}}')
         assert says('{"process":"host:1:1:0"}') != says(f'{{"process":"host:{gone}:1:0"}}')
+        assert says('{"vnc_password":"Drawn234"}') == says('{"vnc_password":"Another7"}')
+        assert says('{"vnc_password":"Drawn234","a":{"vnc_password":"Drawn234"}}') != says(
+            '{"vnc_password":"Drawn234","a":{"vnc_password":"Another7"}}'
+        )
+        assert says("vnc_password: Drawn234") == says("vnc_password: Another7") != says("vnc_password: ''")
         assert says("0" * 64) != says("1" * 64)
         assert says("1") != says("2")
 
