@@ -64,10 +64,14 @@ class Ask:
     Args:
         keyboard: where answers come from.
         to: where is said why an answer is not usable; None = the standard output of the moment.
+
+    Attributes:
+        lines: how many lines of the terminal were asked and said so far, about.
     """
 
     def __init__(self, keyboard: Keyboard, *, to: TextIO | None = None) -> None:
         self.keyboard = keyboard
+        self.lines = 0
         self._to = to
 
     def text(
@@ -80,8 +84,9 @@ class Ask:
         check: Callable[[str], str] = no_objection,
         suggestion: str = "",
         hint: Callable[[str], str] = no_objection,
+        may_be_empty: bool = False,
     ) -> str:
-        """A line that is not empty; surrounding blanks are dropped, except from a secret.
+        """A line that is not empty, unless it may be; surrounding blanks are dropped, except from a secret.
 
         Args:
             label: the question.
@@ -91,20 +96,23 @@ class Ask:
             check: why an answer cannot be used; asked while it is typed, too.
             hint: as `check`, but only shown while it is typed; the answer is taken.
             suggestion: as `default`, but shown where the answer is typed, if the terminal can.
+            may_be_empty: an empty line is an answer, too.
         """
         prompt = f"{label} [{clean(default)}]: " if default else f"{label}: "
         hints = Hints(options, lambda typed: check(typed) or hint(typed), suggestion, label)
         while True:
-            answer = self.keyboard.read(prompt, secret=secret, hints=hints)
+            answer = self._read(prompt, secret=secret, hints=hints)
             if not secret:
                 answer = answer.strip() or default or suggestion
+            if not answer and may_be_empty:
+                return answer
             if not answer:
-                plain("Please type an answer, or Ctrl-C to go back.", to=self._to)
+                self._say("Please type an answer, or Ctrl-C to go back.")
                 continue
             why = check(answer)
             if not why:
                 return answer
-            plain(why, to=self._to)
+            self._say(why)
 
     def number(
         self,
@@ -130,12 +138,12 @@ class Ask:
         return int(self.text(label, default=words, check=check, suggestion=hint))
 
     def choice(self, label: str, options: Sequence[str], *, suggestion: int | None = None) -> int:
-        """The index of the option a person chose by its number or its name."""
+        """The index of the option a person chose by its number, its name, or what only its name begins with."""
 
         def place(answer: str) -> int | None:
             if answer.isdecimal() and len(answer) < 20 and 1 <= int(answer) <= len(options):
                 return int(answer) - 1
-            return options.index(answer) if answer in options else None
+            return _meant(options, answer)
 
         def check(answer: str) -> str:
             found = f"Please choose 1 to {len(options)}; found {clean(repr(answer))}."
@@ -150,18 +158,38 @@ class Ask:
         hint = {None: "y/n", True: "Y/n", False: "y/N"}[default]
         hints = Hints((("y", "yes"), ("n", "no")), self._why_no_yes, topic="yes")
         while True:
-            answer = self.keyboard.read(f"{label} ({hint}): ", hints=hints).strip().casefold()
+            answer = self._read(f"{label} ({hint}): ", hints=hints).strip().casefold()
             if not answer and default is not None:
                 return default
             if answer in _YES:
                 return True
             if answer in _NO:
                 return False
-            plain("Please answer y or n.", to=self._to)
+            self._say("Please answer y or n.")
+
+    def _read(self, prompt: str, *, secret: bool = False, hints: Hints = NO_HINTS) -> str:
+        self.lines += 1
+        return self.keyboard.read(prompt, secret=secret, hints=hints)
+
+    def _say(self, why: str) -> None:
+        self.lines += 1
+        plain(why, to=self._to)
 
     @staticmethod
     def _why_no_yes(answer: str) -> str:
         return "" if answer.casefold() in (*_YES, *_NO) else "Please answer y or n."
+
+
+def _meant(options: Sequence[str], answer: str) -> int | None:
+    """The only option that is called so, or begins so, or has a word that does."""
+    words = answer.casefold()
+    names = [option.casefold() for option in options]
+    ways = (str.__eq__, str.startswith, lambda name, begun: any(one.startswith(begun) for one in name.split()))
+    for is_meant in ways:
+        found = [place for place, name in enumerate(names) if words and is_meant(name, words)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 _YES = ("y", "yes", "s", "si", "sí")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cli.screens.context import Context
 
 GAP = 3
+SHORT = ("28", "0")  # what stands in the short menu
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("1", "Cluster status", "cluster:cluster_status_menu", "cluster_status", "Workers, what they have and use."),
     Entry("2", "Create Slice", "slices:create_slice_menu", "create_slice", "An empty slice with a name."),
     Entry("3", "Add VM to Slice", "vms:add_vm_menu", "add_vm_to_slice", "Name, flavor, data interfaces, internet."),
-    Entry("4", "Create Link between VMs", "vms:create_link_menu", "create_link", "Joins two free interfaces."),
+    Entry("4", "Create Link between VMs", "vms:create_link_menu", "create_link", "Joins two interfaces; also live."),
     Entry("5", "View my Slices", "slices:view_slices_menu", "list_slices", "All that is known of them, and a picture."),
     Entry("6", "Deploy Slice", "deploy:deploy_slice_menu", "deploy_slice", "Networks and machines on the hosts."),
     Entry("7", "Delete Slice", "slices:delete_slice_menu", "delete_slice", "Its machines and disks too, after a yes."),
@@ -51,11 +52,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("11", "Start Slice", "deploy:start_slice_menu", "start_slice", "A stopped one, its disks as they were."),
     Entry("12", "Stop Slice", "deploy:stop_slice_menu", "stop_slice", "All its machines; disks stay."),
     Entry("13", "Resume or roll back", "recovery:recovery_menu", "resume", "What ended without a word."),
-    Entry("14", "Link switches", "links:link_switches_menu", "set_link", "What a link allows: spoofing, tags, DHCP."),
+    Entry("14", "Link switches", "links:link_switches_menu", "set_link", "Spoofing, bridges, tags, DHCP on a link."),
     Entry("15", "Images", "images:images_menu", "list_images", "Those that people added; add and remove."),
-    Entry("16", "Remove VM", "vms:remove_vm_menu", "remove_vm", "With its links and disk, in a slice in design."),
-    Entry("17", "Remove Link", "vms:remove_link_menu", "remove_link", "Both interfaces are free again."),
-    Entry("18", "Start VM", "vms:start_vm_menu", "start_vm", "One stopped machine of a running slice."),
+    Entry("16", "Remove VM", "vms:remove_vm_menu", "remove_vm", "With its links and disk; one that runs ends."),
+    Entry("17", "Remove Link", "vms:remove_link_menu", "remove_link", "Its interfaces are free again."),
+    Entry("18", "Start VM", "vms:start_vm_menu", "start_vm", "One of a running slice: stopped, or new in it."),
     Entry("19", "Stop VM", "vms:stop_vm_menu", "stop_vm", "One machine; the others go on."),
     Entry("20", "Restart policy", "vms:restart_policy_menu", "set_restart_policy", "What happens when a machine dies."),
     Entry("21", "Path", "checks:path_menu", "path", "The way between two NICs, hop by hop."),
@@ -107,6 +108,12 @@ def columns(entries: Sequence[Entry], width: int) -> list[str]:
                 lines.append("".join(cells).rstrip())
             return lines
     return texts
+
+
+def brief(entries: Sequence[Entry]) -> str:
+    """The menu in one line, where what was asked for would be pushed away by all of it."""
+    last = [f"{one.number}. {one.words}" for one in entries if one.number in SHORT]
+    return "   ".join([*last, "Enter shows all entries"])
 
 
 def load(target: str) -> Callable[[Context], None]:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 ESC = "\x1b"
 ESCAPE_S = 0.25  # so long may the rest of an arrow key be on its way before Esc is Esc
+CHORD_S = 0.02  # what Alt adds to a key comes with it; so long is waited again, for what is no arrow key
 REFRESH_S = 2.0  # the status under the prompt
 ROOM = 6  # lines for choices under the prompt
+OBJECTION = "noreverse class:validation-toolbar"  # within a line that is reversed
 
 
 class TerminalKeyboard:
@@ -60,7 +62,7 @@ class TerminalKeyboard:
 
     def _edit(self, prompt: str, secret: bool, hints: Hints) -> str:
         session = self._session(secret, hints)
-        session.app.ttimeoutlen = session.app.timeoutlen = ESCAPE_S
+        session.app.ttimeoutlen, session.app.timeoutlen = ESCAPE_S, CHORD_S
         return session.prompt(prompt, pre_run=self._shown)
 
     def _session(self, secret: bool, hints: Hints) -> PromptSession[str]:
@@ -79,12 +81,12 @@ class TerminalKeyboard:
                 "completer": _completer(hints) if hints.options else None,
                 "complete_while_typing": False,
                 "reserve_space_for_menu": ROOM,
-                "validator": _validator(hints),
-                "validate_while_typing": True,
-                "placeholder": clean(hints.suggestion) and [("class:auto-suggestion", clean(hints.suggestion))],
+                "placeholder": clean(hints.suggestion) and [("dim", clean(hints.suggestion))],
             }
         if self.status is not None:
-            options |= {"bottom_toolbar": self._toolbar, "refresh_interval": REFRESH_S}
+            options |= {"bottom_toolbar": lambda: self._toolbar(hints), "refresh_interval": REFRESH_S}
+        elif not secret:
+            options |= {"validator": _validator(hints), "validate_while_typing": True}
         return PromptSession(**options)
 
     def _history(self, topic: str) -> InMemoryHistory:
@@ -92,8 +94,17 @@ class TerminalKeyboard:
 
         return self._histories.setdefault(topic, InMemoryHistory())
 
-    def _toolbar(self) -> str:
-        return clean(self.status()) if self.status is not None else ""
+    def _toolbar(self, hints: Hints) -> list[tuple[str, str]]:
+        """What stands at the foot: why an answer cannot be used, in as many lines as that takes, and the status."""
+        from textwrap import wrap
+
+        from prompt_toolkit.application.current import get_app
+
+        app = get_app()
+        width = max(app.output.get_size().columns, 1)
+        why = clean(_objection(hints, app.current_buffer.text.strip()))
+        said = [(OBJECTION, f"{line.ljust(width)}\n") for line in wrap(why, width)]
+        return [*said, ("", clean(self.status()) if self.status is not None else "")]
 
     def _can_draw(self) -> bool:
         """Whether prompt_toolkit is of use. On a dumb terminal it would show secrets as they are typed."""
@@ -183,17 +194,21 @@ def _completer(hints: Hints) -> Completer:
     return Options()
 
 
+def _objection(hints: Hints, typed: str) -> str:
+    """Why what was typed so far cannot be used; empty while it can become one of those offered."""
+    if not typed or any(value.casefold().startswith(typed.casefold()) for value, _meaning in hints.options):
+        return ""
+    return hints.check(typed)
+
+
 def _validator(hints: Hints) -> Validator:
-    """Says why an answer cannot be used, while it is typed and cannot become one of those offered."""
+    """Says it under a prompt that has no status."""
     from prompt_toolkit.document import Document
     from prompt_toolkit.validation import ValidationError, Validator
 
     class Checked(Validator):
         def validate(self, document: Document) -> None:
-            typed = document.text.strip()
-            if not typed or any(value.casefold().startswith(typed.casefold()) for value, _meaning in hints.options):
-                return
-            why = hints.check(typed)
+            why = _objection(hints, document.text.strip())
             if why:
                 raise ValidationError(len(document.text), clean(why))
 

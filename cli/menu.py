@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BEGIN_S = 5.0
 EXIT_USAGE = 64
+AROUND = 4  # lines around the entries: the choice before, an empty one, the prompt, the status
 NO_TERMINAL = (
     "The menu needs a terminal, and there is none. One-shot commands do not: ./cloud deploy SLICE, ./cloud status; "
     "./cloud --help lists them."
@@ -205,11 +206,15 @@ class CLI:
         def hint(typed: str) -> str:
             return "" if find(entries, typed) else unknown.format(typed)
 
+        before: int | None = None  # lines taken when an entry was chosen; None = all entries are to be shown
         while True:
             tell_of_ended(context)
-            self._show(context)
+            self._show(context, used=0 if before is None else self._lines - before)
+            before = None
             try:
-                typed = self.ask.text("Choose", options=options, hint=hint)
+                typed = self.ask.text("Choose", options=options, hint=hint, may_be_empty=True)
+                if not typed:
+                    continue
                 entry = find(entries, typed)
                 if entry is not None and not entry.target:
                     if not may_leave(context):
@@ -228,20 +233,30 @@ class CLI:
             if entry is None:
                 self.screen.line(unknown.format(typed))
                 continue
+            before = self._lines
             self._attempt(load(entry.target), context)
             if self._status is not None:
                 self._status.refresh()
 
-    def _show(self, context: Context) -> None:
-        from cli.entries import columns, entries_for
+    @property
+    def _lines(self) -> int:
+        """How many lines of the terminal were taken so far, about."""
+        return self.screen.lines + self.ask.lines
+
+    def _show(self, context: Context, *, used: int) -> None:
+        """The entries; in one line where all of them would push away the `used` lines that were asked for."""
+        from cli.entries import brief, columns, entries_for
 
         self.screen.line()
         if self._status is not None and not self.screen.live:
             self.screen.line(
                 (self._status.text(self.screen.console.width), FAINT)
             )  # where nothing stands under a prompt
-        width = self.screen.console.width if self.screen.live else 0
-        for line in columns(entries_for(context.role), width):
+        entries = entries_for(context.role)
+        lines = columns(entries, self.screen.console.width if self.screen.live else 0)
+        if self.screen.live and used and used + len(lines) + AROUND > self.screen.console.height:
+            lines = [brief(entries)]
+        for line in lines:
             self.screen.line(line)
 
     def _attempt(self, screen: Callable[[Context], None], context: Context) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cli.screens.context import Context
 
 POLL_S = 0.1
+SOON_S = 0.5  # what is done by then needs no bar
 ANSWERS = ("keep", "rollback")
 CALLS = {"resume": "resume", "rollback": "rollback", "apply": "apply_plan"}  # else VERB_slice
 STOPPABLE = "Esc leaves it running, Ctrl-C stops it."
@@ -78,43 +79,52 @@ def perform(context: Context, verb: str, slice_id: int, **options: Any) -> Resul
 
 
 def run_work(
-    context: Context, title: str, call: Callable[[ProgressDisplay], tuple[bool, Any]], show: Callable[[Any], None]
+    context: Context,
+    title: str,
+    call: Callable[[ProgressDisplay], tuple[bool, Any]],
+    show: Callable[[Any], None],
+    complain: Callable[[Any], None] | None = None,
 ) -> bool:
-    """Do something else that takes time, and show what it found.
+    """Do something else that may take time, and show what it found; what is done soon shows no bar.
 
     Args:
         context: the screen's surroundings.
         title: what it is.
         call: does it, and may tell its progress.
         show: shows what it found.
+        complain: says why it failed; None = in the words of the façade.
 
     Returns:
         Whether it succeeded; False also when it was left running.
     """
 
     def tell(context: Context, result: Result) -> None:
-        show(result.answer) if result.ok else context.screen.complain(result.answer)
+        show(result.answer) if result.ok else (complain or context.screen.complain)(result.answer)
 
     display = ProgressDisplay(context.screen, hint=UNSTOPPABLE if context.can_leave else "")
-    with display:
-        work = Work(title, lambda: call(display), display, show=tell)
-        try:
-            result = watch(context, work)
-        except LeftBehind:
-            return False
+    work = Work(title, lambda: call(display), display, show=tell)
+    try:
+        result = watch(context, work, soon_s=SOON_S)
+    except LeftBehind:
+        return False
     work.tell(context, result)
     return result.ok
 
 
-def watch(context: Context, work: Work) -> Result:
+def watch(context: Context, work: Work, *, soon_s: float = 0.0) -> Result:
     """Show work until it ends, or until the person leaves it.
+
+    Args:
+        context: the screen's surroundings.
+        work: what is under way.
+        soon_s: how long nothing is shown of it, since it may be done by then.
 
     Raises:
         LeftBehind: the person let it go on, and was told.
         LeftRunning: on a second Ctrl-C.
     """
     try:
-        answer = _wait(context, work)
+        answer = _wait_unseen(work, soon_s) or _wait(context, work)
     except LeftBehind:
         work.display.leave()
         if work not in context.work:
@@ -142,6 +152,17 @@ def show_result(context: Context, result: Result) -> None:
         context.screen.line(f"Stopped; {kept}. ", (str(result.answer), FAINT))
     else:
         context.screen.complain(result.answer)
+
+
+def _wait_unseen(work: Work, soon_s: float) -> tuple[bool, Any] | None:
+    """Wait a little; what is typed meanwhile is for the next question. The end of the work, or None with its bar on."""
+    try:
+        answer = work.answer(soon_s) if soon_s else None
+    except KeyboardInterrupt:
+        raise LeftBehind from None
+    if answer is None:
+        work.display.show()
+    return answer
 
 
 def _wait(context: Context, work: Work) -> tuple[bool, Any]:

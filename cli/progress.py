@@ -67,6 +67,7 @@ class ProgressDisplay:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+            self._screen.lines += len(self._latest) + bool(self._hint)
 
     def leave(self) -> None:
         """Draw no more and say nothing; what is told is still taken note of."""

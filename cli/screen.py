@@ -34,12 +34,16 @@ class Screen:
     Args:
         stream: where to write; None = the standard output of the moment.
         width: columns of what is not a terminal; a terminal is asked.
+
+    Attributes:
+        lines: how many lines of a terminal were taken so far; where nothing is one, it is not counted.
     """
 
     def __init__(self, stream: TextIO | None = None, *, width: int | None = None) -> None:
         self._stream = stream
         self._width = width
         self._console: Console | None = None
+        self.lines = 0
 
     @property
     def console(self) -> Console:
@@ -72,6 +76,8 @@ class Screen:
             words, style = (piece, "") if isinstance(piece, str) else piece
             text.append(self._known(words), style)
         self.console.print(text, soft_wrap=True)
+        if self.live:
+            self.lines += max(1, -(-text.cell_len // max(self.console.width, 1)))
 
     def _known(self, words: str) -> str:
         """A text made clean, in characters that the stream takes."""
@@ -101,6 +107,8 @@ class Screen:
             cells = [(piece, "") if isinstance(piece, str) else piece for piece in row]
             table.add_row(*(Text(self._known(words), style) for words, style in cells))
         self.console.print(table)
+        if self.live:
+            self.lines += len(self.console.render_lines(table, pad=False))
 
 
 class QuietScreen(Screen):

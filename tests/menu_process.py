@@ -1,8 +1,9 @@
 """The menu on hosts in memory, as a process of its own for a terminal. Arguments: folder, user, role.
 
-The folder has the state file, and `gate` while steps on hosts may end: work takes as long as a test wants. Where it has
-`design`, the user has a slice with two linked VMs. The user's password is `orange-seven`. Other processes may change
-the state file meanwhile, as another menu would.
+The folder has the state file, and `gate` while steps on hosts may end: work takes as long as a test wants. Where it
+has `design`, the user has a slice with two linked VMs; where it has `furnished`, that slice runs, and there is
+something for each entry. `down` names workers that do not answer. The user's password is `orange-seven`. Other
+processes may change the state file meanwhile, as another menu would.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cli.installation import Installation as Opened
 from cli.menu import CLI
 from cloudrepo import logs
 from crashing import Installation, Life
+from fakes.orchestrator import give_image
 from models import User
 from worker_discovery import WorkerDiscovery
 
@@ -48,9 +50,27 @@ def design(made: Installation, owner: str) -> None:
     made.ok("create_link", owner, 1000, 1001, "eth1", 1002, "eth1")
 
 
+def furnish(made: Installation, owner: str) -> None:
+    """Something for every question: a slice that runs and differs from its records, one cut short, others, an image."""
+    design(made, owner)
+    made.ok("deploy_slice", owner, 1000)
+    made.hosts["10.0.10.1"].devices.pop("tap_1001_eth1")
+    give_image(made.api, "extra", owner)
+    with made.api.db.transaction() as data:
+        data["users"]["zoe"] = User("zoe", "no hash", 10).to_dict()
+    made.ok("create_slice", "zoe", "hers")
+    cut = made.ok("create_slice", owner, "cut short")["slice_id"]
+    with made.api.db.transaction() as data:
+        dead = {"number": 90, "kind": "deploy", "who": owner, "began": "2026-01-01T00:00:00Z", "process": ""}
+        data["slices"][str(cut)] |= {"status": "deploying", "operation": dead | {"back": "design"}}
+
+
 def installation(folder: Path, user: str, role: str) -> Opened:
     """What the menu is opened on; made anew where there is no state file yet."""
     is_new = not (folder / "database.yaml").exists()
+    if (folder / "furnished").exists():
+        (folder / "inbox").mkdir(exist_ok=True)
+        (folder / "settings.yaml").write_text(f"images:\n  inbox: {folder}/inbox\n")
     made = Installation(folder)
     made.api = made.orchestrator(Gated(folder / "gate"))
     if is_new:
@@ -59,8 +79,16 @@ def installation(folder: Path, user: str, role: str) -> Opened:
             data["users"][user] = User(user, printed, 10).to_dict() | {"role": role}
         if (folder / "design").exists():
             design(made, user)
+        if (folder / "furnished").exists():
+            furnish(made, user)
     logs.configure(made.state, "INFO")
     return Opened(made.state, made.api.db, made.api.settings, made.api)
+
+
+def down(folder: Path) -> dict[str, str]:
+    """Workers that do not answer, and why."""
+    named = folder / "down"
+    return dict.fromkeys(named.read_text().split(), "it did not answer") if named.exists() else {}
 
 
 def run(folder: Path, user: str, role: str) -> int:
@@ -68,7 +96,7 @@ def run(folder: Path, user: str, role: str) -> int:
     opened = installation(folder, user, role)
     CLI._begin_discovery = lambda self: self._begun.set()  # type: ignore[method-assign] # there is nobody to ask
     CLI._watch = lambda self, stop: None  # type: ignore[method-assign]
-    WorkerDiscovery.down_reasons = lambda self: {}  # type: ignore[method-assign]
+    WorkerDiscovery.down_reasons = lambda self: down(folder)  # type: ignore[method-assign]
     main._make_streams_safe()
     return CLI(opened).run()
 

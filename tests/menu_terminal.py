@@ -59,8 +59,9 @@ class Terminal:
 
     @property
     def prompt(self) -> str:
-        """The line with the cursor."""
-        return self.lines[min(self.screen.cursor.y, self.screen.lines - 1)]
+        """The line with the cursor; of the whole screen only this is put together."""
+        row = self.screen.buffer[min(self.screen.cursor.y, self.screen.lines - 1)]
+        return "".join(row[x].data for x in range(self.screen.columns)).rstrip()
 
     def read(self, wait_s: float = 0.05) -> bool:
         """Take in what has been sent; False when the process has ended."""

@@ -47,7 +47,7 @@ def new_ring(terminal: Terminal, size: int = 3) -> None:
     terminal.answer("Shape:", "ring")
     terminal.answer("Machines (3 to 20):", str(size))
     terminal.answer("Flavor:", "")
-    terminal.answer("Who reaches the internet:", "first")  # no such word: asked again
+    terminal.answer("Who reaches the internet:", "nobody else")  # no such word: asked again
     terminal.shows("Please choose 1 to 3")
     terminal.answer("Who reaches the internet:", "2")
     terminal.asks("Make these")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.entries import ENTRIES
 from database import Database
+from menu_process import PASSWORD
+from menu_prompts import Prompt, explore, labels, without_numbers
 from menu_terminal import CHOOSE, CTRL_C, ENTER, ESC, Terminal, menu
 
 
@@ -175,26 +180,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def records(folder: Path) -> str:
     """What the records say, but for counters and who is at what."""
     data = Database(folder / "database.yaml").data
-    return repr({"slices": data["slices"], "users": data["users"]})
-
-
-def begin(terminal: Terminal, walk: Walk, steps: int) -> Step | None:
-    """Choose the entry and answer so many questions; the next one."""
-    terminal.choose(walk.entry)
-    for step in walk.steps[:steps]:
-        terminal.asks(step.prompt)
-        terminal.send(step.good + ENTER)
-    return walk.steps[steps] if steps < len(walk.steps) else None
-
-
-def cancelled(terminal: Terminal, walk: Walk, key: str) -> None:
-    """Leave each question by a key: back in the menu."""
-    for steps in range(len(walk.steps)):
-        step = begin(terminal, walk, steps)
-        assert step is not None
-        terminal.asks(step.prompt)
-        terminal.send(key)
-        terminal.asks(CHOOSE)
+    return json.dumps({"slices": data["slices"], "users": data["users"]}, sort_keys=True)
 
 
 def done(terminal: Terminal, walk: Walk) -> None:
@@ -211,15 +197,42 @@ def done(terminal: Terminal, walk: Walk) -> None:
         terminal.until(lambda: walk.shows in terminal.text, repr(walk.shows))
 
 
-@pytest.mark.parametrize("key", [ESC, CTRL_C], ids=["Esc", "Ctrl-C"])
-def test_every_question_can_be_left_and_nothing_is_changed(folder: Path, key: str) -> None:
-    (folder / "design").touch()
-    with menu(folder) as terminal:
-        terminal.log_in("ann")
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
+    """All that the menu asks."""
+    return list(explore(tmp_path_factory.mktemp("explored")))
+
+
+def test_no_question_of_the_code_is_missed(questions: list[Prompt]) -> None:
+    """Those that need work under way are asked below."""
+    asked = {without_numbers(question.label) for question in questions}
+    missed = {label for label in labels() if not any(re.fullmatch(label, one) for one in asked)}
+    assert missed == {re.escape("Come back to")}
+    assert {entry.number for entry in ENTRIES} - {one.entry for one in questions} == {"0", "1", "5", "26", "28"}
+
+
+@pytest.mark.parametrize(("part", "key"), [(0, ESC), (1, ESC), (0, CTRL_C), (1, CTRL_C)])
+def test_every_question_can_be_left_and_nothing_is_changed(
+    folder: Path, questions: list[Prompt], part: int, key: str
+) -> None:
+    """Half of them at a time, so that two processors have something to do."""
+    (folder / "furnished").touch()
+    half = [one for one in questions if int(one.entry) % 2 == part]
+    assert len(half) > 25
+    with menu(folder, user="ann", role="admin") as terminal:
+        terminal.answer("Username:", "ann")
+        terminal.asks("Password:")
+        terminal.send(PASSWORD + ENTER)
+        terminal.asks("1 resume, 2 rollback, 3 leave:")  # what was cut short, is asked about before the menu
+        terminal.send(key)
+        terminal.asks(CHOOSE)
         before = records(folder)
-        for walk in WALKS:
-            cancelled(terminal, walk, key)
-        assert records(folder) == before
+        for one in half:
+            terminal.send("".join(f"{words}{ENTER}" for words in (one.entry, *one.answers)))
+            terminal.asks(one.label)
+            terminal.send(key)
+            terminal.asks(CHOOSE)
+            assert records(folder) == before, one
 
 
 def test_every_entry_with_good_and_bad_answers(folder: Path) -> None:
@@ -328,6 +341,43 @@ def test_ctrl_c_in_work_begins_no_step_and_asks(slow: Path, answer: str, shows: 
         (slow / "gate").touch()
         terminal.shows(shows)
         terminal.asks(CHOOSE)
+
+
+@pytest.mark.parametrize("key", [ESC, CTRL_C])
+def test_questions_about_work_can_be_left_and_it_goes_on(slow: Path, key: str) -> None:
+    with menu(slow) as terminal:
+        terminal.log_in("ann")
+        terminal.answer(CHOOSE, "6")
+        terminal.asks("Slice ID")
+        terminal.send(ENTER)
+        terminal.shows("Esc leaves it running")
+        terminal.send(ESC)
+        for entry, question in (("26", "Come back to:"), ("0", "1 wait for it, 2 leave")):
+            terminal.choose(entry)
+            terminal.asks(question)
+            terminal.send(key)
+            terminal.asks(CHOOSE)
+        terminal.shows("1 operation under way")
+        (slow / "gate").touch()
+        terminal.shows("slice 1000 running")
+
+
+def test_leaving_waits_for_work_where_that_is_chosen(slow: Path) -> None:
+    with menu(slow) as terminal:
+        terminal.log_in("ann")
+        terminal.answer(CHOOSE, "6")
+        terminal.asks("Slice ID")
+        terminal.send(ENTER)
+        terminal.shows("Esc leaves it running")
+        terminal.send(ESC)
+        terminal.choose("0")
+        terminal.shows("Under way: deploy of slice 1000 (0 of ")
+        terminal.answer("1 wait for it, 2 leave", "wait for it")
+        terminal.matches(r"10\.0\.10\.[123] +━+ +0/[0-9]+")
+        (slow / "gate").touch()
+        assert terminal.ends() == 0
+        assert "Slice deployed successfully" in terminal.past and terminal.past.rstrip().endswith("Goodbye.")
+    assert Database(slow / "database.yaml").data["slices"]["1000"]["status"] == "running"
 
 
 def test_leaving_the_menu_with_work_under_way_asks(slow: Path) -> None:

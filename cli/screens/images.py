@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from cli.images import described, show_images, show_removed
+from cli.operation import run_work
 from cli.screen import FAINT, GOOD
 from cli.screens.context import Context
 
@@ -18,11 +22,11 @@ def images_menu(context: Context) -> None:
     show_images(context.screen, answer)
     for number, words in enumerate(LISTED, 1):
         context.screen.line(f"  {number}. {words}")
-    chosen = context.ask.choice("What", LISTED)
+    chosen = context.ask.choice("What", LISTED, suggestion=LISTED.index("Back"))
     if chosen == 0:
         _add(context)
     elif chosen == 1:
-        _remove(context)
+        _remove(context, answer["images"])
 
 
 def _add(context: Context) -> None:
@@ -31,23 +35,33 @@ def _add(context: Context) -> None:
     file = context.ask.text("File in the inbox")
     name = context.ask.text("Name", default=name_of_file(file))
     is_raw = context.ask.yes("Is it a plain (raw) disk, not qcow2", default=False)
-    ok, answer = context.api.add_image(context.username, name, file, format="raw" if is_raw else "")
-    if not ok:
-        context.screen.complain(answer)
+    run_work(
+        context,
+        f"add image {name}",
+        lambda _display: context.api.add_image(context.username, name, file, format="raw" if is_raw else ""),
+        lambda image: context.screen.line((f"Image {image['name']} was added: {described(image)}.", GOOD)),
+    )
+
+
+def _remove(context: Context, images: Sequence[Mapping[str, Any]]) -> None:
+    if not images:
+        context.screen.line("There is none to remove.")
         return
-    context.screen.line((f"Image {answer['name']} was added: {described(answer)}.", GOOD))
-
-
-def _remove(context: Context) -> None:
-    name = context.ask.text("Image")
+    names = [str(image["name"]) for image in images]
+    name = context.ask.text(
+        "Image",
+        options=[(str(image["name"]), described(image)) for image in images],
+        check=lambda typed: "" if typed in names else f"There is no image {typed}; there is {', '.join(names[:8])}.",
+    )
     if not context.ask.yes(f"Remove the image {name}", default=False):
         context.screen.line("Nothing was removed.")
         return
-    ok, answer = context.api.remove_image(context.username, name)
-    if not ok:
-        context.screen.complain(answer)
-        return
-    show_removed(context.screen, answer)
+    run_work(
+        context,
+        f"removal of image {name}",
+        lambda _display: context.api.remove_image(context.username, name),
+        lambda answer: show_removed(context.screen, answer),
+    )
 
 
 def ask_image(context: Context, flavor: str) -> str:

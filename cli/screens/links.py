@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.ask import Back
+from cli.operation import run_work
 from cli.screen import FAINT, GOOD
 from cli.screens.context import MOST_LISTED, Context, Record
 from cloudrepo.link_ends import ends_of
@@ -23,11 +24,13 @@ def link_switches_menu(context: Context) -> None:
         values = (ALLOWED, FORBIDDEN)
         value = values[context.ask.choice(f"1 {ALLOWED}, 2 {FORBIDDEN}", values)]
     wish: Record = {name: value}
-    ok, answer = context.api.set_link(context.username, int(record["slice_id"]), int(link["link_id"]), **wish)
-    if not ok:
-        context.screen.complain(answer)
-        return
-    context.screen.line((f"Link {described(record, answer)}", GOOD))
+    slice_id, link_id = int(record["slice_id"]), int(link["link_id"])
+    run_work(
+        context,
+        f"switch {name} of link {link_id} of slice {slice_id}",
+        lambda display: context.api.set_link(context.username, slice_id, link_id, progress=display, **wish),
+        lambda answer: context.screen.line((f"Link {described(record, answer)}", GOOD)),
+    )
 
 
 def ask_link(context: Context, record: Record) -> Record:

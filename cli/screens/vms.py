@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from cli.operation import run_work
 from cli.screen import FAINT, GOOD
 from cli.screens.context import RUNNING, Context, Record, find_vm, why_no_vm
+from cli.text import count
 from cloudrepo.errors import RefusedError
+from cloudrepo.link_ends import ends_of
 from cloudrepo.validation import MAX_DATA_INTERFACES, unused_vm_name, vm_name
 
 POLICIES = ("never", "on-failure", "always", "default")
@@ -27,16 +32,29 @@ def add_vm_menu(context: Context) -> None:
     image = ask_image(context, flavor)
     interfaces = context.ask.number("Data interfaces", least=0, most=MAX_DATA_INTERFACES, suggestion=1)
     internet = context.ask.yes("Internet access")
-    ok, answer = context.api.add_vm_to_slice(
-        context.username, slice_id, name, flavor, interfaces, internet, image=image
+
+    def show(answer: Record) -> None:
+        line = f"VM added! ID: {answer['vm_id']}, VNC: {answer['vnc_port']}, Flavor: {flavor}"
+        context.screen.line((line, GOOD))
+        if ok and record["status"] in RUNNING:
+            context.screen.line(("The slice runs: 4 links the VM, 18 starts it.", FAINT))
+
+    run_work(
+        context,
+        f"add VM {name} to slice {slice_id}",
+        lambda _display: context.api.add_vm_to_slice(
+            context.username, slice_id, name, flavor, interfaces, internet, image=image
+        ),
+        show,
+        lambda answer: complain_of_quota(context, answer),
     )
-    if not ok:
-        context.screen.complain(answer)
-        if getattr(answer, "code", "") == "quota":
-            context.screen.line((f"  {answer.hint}", FAINT))
-        return
-    line = f"VM added! ID: {answer['vm_id']}, VNC: {answer['vnc_port']}, Flavor: {flavor}"
-    context.screen.line((line, GOOD))
+
+
+def complain_of_quota(context: Context, answer: Any) -> None:
+    """What failed; and where a quota is used up, how much of it."""
+    context.screen.complain(answer)
+    if getattr(answer, "code", "") == "quota":
+        context.screen.line((f"  {answer.hint}", FAINT))
 
 
 def ask_flavor(context: Context, vms: list[Record]) -> str:
@@ -77,13 +95,19 @@ def create_link_menu(context: Context) -> None:
     first, first_interface = _ask_end(context, vms, "First", "")
     taken = f"{first} {first_interface}"
     second, second_interface = _ask_end(context, vms, "Second", taken)
-    ok, answer = context.api.create_link(
-        context.username, int(record["slice_id"]), first, first_interface, second, second_interface
+    slice_id = int(record["slice_id"])
+
+    def show(answer: Record) -> None:
+        context.screen.line((f"Link created! ID: {answer['link_id']}, VLAN: {answer['vlan_id']}", GOOD))
+
+    run_work(
+        context,
+        f"new link in slice {slice_id}",
+        lambda _display: context.api.create_link(
+            context.username, slice_id, first, first_interface, second, second_interface
+        ),
+        show,
     )
-    if not ok:
-        context.screen.complain(answer)
-        return
-    context.screen.line((f"Link created! ID: {answer['link_id']}, VLAN: {answer['vlan_id']}", GOOD))
 
 
 def free_interfaces(vm: Record) -> list[str]:
@@ -137,13 +161,19 @@ def remove_vm_menu(context: Context) -> None:
     """Menu entry 16."""
     record = context.ask_slice_record()
     vm = context.ask_vm(record["vms"])
-    links = [link for link in record["links"] if vm["vm_id"] in (link["vm1_id"], link["vm2_id"])]
-    with_it = f", its disk and {len(links)} of the links" if links else " and its disk"
-    if not context.ask.yes(f"Remove VM {vm['vm_id']} {vm['name']}{with_it}", default=False):
+    links = [link for link in record["links"] if vm["vm_id"] in (number for number, _interface in ends_of(link))]
+    with_it = f"its disk and {count(len(links), 'link')}" if links else "its disk"
+    runs = ", which runs," if vm["status"] == "running" else ""
+    if not context.ask.yes(f"Remove VM {vm['vm_id']} {vm['name']}{runs} with {with_it}", default=False):
         context.screen.line("Nothing was removed.")
         return
-    ok, answer = context.api.remove_vm(context.username, int(record["slice_id"]), int(vm["vm_id"]))
-    _say(context, ok, answer)
+    slice_id, vm_id = int(record["slice_id"]), int(vm["vm_id"])
+    run_work(
+        context,
+        f"removal of VM {vm_id} ({vm['name']})",
+        lambda _display: context.api.remove_vm(context.username, slice_id, vm_id),
+        lambda answer: _say(context, True, answer),
+    )
 
 
 def remove_link_menu(context: Context) -> None:
@@ -155,8 +185,13 @@ def remove_link_menu(context: Context) -> None:
     if not context.ask.yes(f"Remove link {described(record, link)}", default=False):
         context.screen.line("Nothing was removed.")
         return
-    ok, answer = context.api.remove_link(context.username, int(record["slice_id"]), int(link["link_id"]))
-    _say(context, ok, answer)
+    slice_id, link_id = int(record["slice_id"]), int(link["link_id"])
+    run_work(
+        context,
+        f"removal of link {link_id} of slice {slice_id}",
+        lambda _display: context.api.remove_link(context.username, slice_id, link_id),
+        lambda answer: _say(context, True, answer),
+    )
 
 
 # ── one VM of a running slice ───────────────────────────────────────────────────────────────────────────
@@ -173,8 +208,6 @@ def stop_vm_menu(context: Context) -> None:
 
 
 def _one_vm(context: Context, call: str, states: list[str]) -> None:
-    from cli.operation import run_work
-
     record = context.ask_slice_record(RUNNING)
     fitting = [vm for vm in record["vms"] if vm["status"] in states]
     vm = context.ask_vm(fitting or record["vms"])
