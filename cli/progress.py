@@ -10,6 +10,8 @@ from cli.screen import BAD, FAINT, GOOD, Screen
 from cli.text import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.live import Live
     from rich.table import Table
 
@@ -17,7 +19,13 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 16
 REFRESH_PER_S = 12  # a step's line is up within a tenth of a second
+LONG_S = 100.0  # what is longer is said in minutes
 EARLY = 3  # steps that must have ended before the rest is guessed from them
+
+
+def about(seconds: float) -> str:
+    """A time that is only guessed: `9 s`, `4 min`."""
+    return f"{seconds:.0f} s" if seconds < LONG_S else f"{seconds / 60:.0f} min"
 
 
 class ProgressDisplay:
@@ -26,9 +34,12 @@ class ProgressDisplay:
     Args:
         screen: where it is drawn.
         hint: a line under the bars: which keys do what.
+        clock: what time it is, in seconds.
     """
 
-    def __init__(self, screen: Screen, *, hint: str = "") -> None:
+    def __init__(self, screen: Screen, *, hint: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: dict[str, float] = {}
         self._screen = screen
         self._hint = hint
         self._lock = threading.Lock()
@@ -36,11 +47,11 @@ class ProgressDisplay:
         self._ended: dict[str, int] = {}
         self._live: Live | None = None
         self._is_left = False
-        self._began = time.monotonic()
+        self._began = clock()
         self._over: float | None = None
 
     def __enter__(self) -> ProgressDisplay:
-        self._began = time.monotonic()
+        self._began = self._clock()
         self.show()
         return self
 
@@ -77,12 +88,16 @@ class ProgressDisplay:
     def end(self) -> None:
         """The work has ended: time stands still."""
         if self._over is None:
-            self._over = time.monotonic()
+            self._over = self._clock()
 
     @property
     def seconds(self) -> float:
         """Time since the beginning, up to the end."""
-        return (self._over or time.monotonic()) - self._began
+        return self._now - self._began
+
+    @property
+    def _now(self) -> float:
+        return self._clock() if self._over is None else self._over
 
     @property
     def summary(self) -> str:
@@ -91,12 +106,16 @@ class ProgressDisplay:
             ended, total = sum(self._ended.values()), sum(step.total for step in self._latest.values())
             left = max((self._left_s(host) or 0.0 for host in self._latest), default=0.0)
         steps = f"{ended} of {total} steps" if total else f"{self.seconds:.0f} s"
-        return f"{steps}, about {left:.0f} s left" if left else steps
+        return f"{steps}, about {about(left)} left" if left else steps
 
     def __call__(self, step: Progress) -> None:
         """Take note of one step; prints it at once where nothing can be redrawn."""
         with self._lock:
+            before = self._latest.get(step.host)
+            if before is not None and self._ended.get(step.host, 0) >= before.total > 0:
+                self._ended[step.host], self._first[step.host] = 0, self._clock()  # another message to the same host
             self._latest[step.host] = step
+            self._first.setdefault(step.host, self._clock())
             if step.done:
                 self._ended[step.host] = self._ended.get(step.host, 0) + 1
             if self._live is None and not self._is_left and not self._screen.live and step.done:
@@ -106,11 +125,14 @@ class ProgressDisplay:
                 self._screen.line((line, "" if step.ok else BAD))
 
     def _left_s(self, host: str) -> float | None:
-        """Seconds that a host still needs, by what its steps took so far; None = too early to say, or done."""
+        """Seconds that a host still needs, by what its steps took so far; None = too early to say, or done.
+
+        They count from its first step: what came before, such as a host that was slow to answer, is no step's time.
+        """
         ended, total = self._ended.get(host, 0), self._latest[host].total
         if ended < EARLY or ended >= total:
             return None
-        return self.seconds / ended * (total - ended)
+        return (self._now - self._first[host]) / ended * (total - ended)
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -134,7 +156,7 @@ class ProgressDisplay:
                     clean(host),
                     Text(bar[0], GOOD if style != BAD else BAD) + Text(bar[1], FAINT),
                     f"{ended}/{step.total}",
-                    Text(f"~{left:.0f} s" if left is not None else "", FAINT),
+                    Text(f"~{about(left)}" if left is not None else "", FAINT),
                     Text(clean(step.label), style),
                 )
         if not self._latest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cli.text import count
+from cloudrepo.observations import SUSPECT
 
 if TYPE_CHECKING:
     from cli.screens.context import Context
@@ -27,7 +28,7 @@ class Status:
         user, role: who is logged in.
         used, limit: VMs in use, and how many there may be; None = not known.
         slice: the slice at hand, such as `1000 running`; empty = none.
-        up, down: how many workers answer, and how many do not.
+        up, suspect, down: how many workers answer, missed a look, and do not answer.
         under_way: operations that somebody is at, and what was left running here.
         wrong: what keeps things from being as they should be, the worst first.
     """
@@ -38,6 +39,7 @@ class Status:
     limit: object = None
     slice: str = ""
     up: int = 0
+    suspect: int = 0
     down: int = 0
     under_way: int = 0
     wrong: tuple[str, ...] = ()
@@ -46,12 +48,20 @@ class Status:
         """As much of it as fits: what is wrong is left out last, the role first."""
         who = self.user if self.role == "student" else f"{self.user} ({self.role})"
         quota = "" if self.used is None else f"VMs {self.used} of {self.limit}"
-        workers = f"workers {self.up} up" + (f", {self.down} down" if self.down else "")
+        rest = ((self.suspect, "suspect"), (self.down, "down"))
+        workers = ", ".join([f"workers {self.up} up", *(f"{number} {word}" for number, word in rest if number)])
         work = f"{count(self.under_way, 'operation')} under way" if self.under_way else ""
         at_hand = f"slice {self.slice}" if self.slice else ""
-        trouble = "; ".join(self.wrong[:1])
-        whole = [who, quota, at_hand, workers, work, trouble]
-        shorter = ([self.user, *whole[1:]], [self.user, quota, at_hand, work, trouble], [self.user, work, trouble])
+        more = f" (and {len(self.wrong) - 1} more)" if len(self.wrong) > 1 else ""
+        trouble = "".join(self.wrong[:1]) + more
+        whole = [who, quota, at_hand, workers, work, "; ".join(self.wrong)]
+        shorter = (
+            [who, quota, at_hand, workers, work, trouble],
+            [self.user, quota, at_hand, workers, work, trouble],
+            [self.user, quota, at_hand, work, trouble],
+            [self.user, work, trouble],
+            [trouble],
+        )
         fitting = (parts for parts in (whole, *shorter) if len(_joined(parts)) <= width)
         return _joined(next(fitting, shorter[-1]))[:width]
 
@@ -80,6 +90,7 @@ def look(context: Context) -> Status:
         limit=user.get("quota_vms"),
         slice=_at_hand(context, slices),
         up=sum(worker["state"] == "up" for worker in cluster["workers"]),
+        suspect=sum(worker["state"] == SUSPECT for worker in cluster["workers"]),
         down=sum(worker["state"] == "down" for worker in cluster["workers"]),
         under_way=len(mine) + len(others),
         wrong=tuple(_wrong(context.save_error(), cluster, left)),
@@ -134,7 +145,7 @@ class StatusLine:
 
         try:
             self._status = look(self._context)
-        except CloudError as error:
+        except (CloudError, OSError) as error:
             self._status = replace(self._status, wrong=(f"DEGRADED: {error}",))
 
     def text(self, width: int) -> str:

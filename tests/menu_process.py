@@ -16,6 +16,7 @@ from pathlib import Path
 import bcrypt
 
 import main
+from cli import keyboard, status_bar
 from cli.installation import Installation as Opened
 from cli.menu import CLI
 from cloudrepo import logs
@@ -97,6 +98,7 @@ def run(folder: Path, user: str, role: str) -> int:
     CLI._begin_discovery = lambda self: self._begun.set()  # type: ignore[method-assign] # there is nobody to ask
     CLI._watch = lambda self, stop: None  # type: ignore[method-assign]
     WorkerDiscovery.down_reasons = lambda self: down(folder)  # type: ignore[method-assign]
+    status_bar.LOOK_S = keyboard.REFRESH_S = 0.5
     main._make_streams_safe()
     return CLI(opened).run()
 

@@ -58,6 +58,46 @@ def test_progress_without_a_terminal_is_a_line_for_each_step() -> None:
     assert "FAILED start VM 1001 (web)" in stream.getvalue()
 
 
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_time_left_is_what_the_steps_of_a_host_took_so_far() -> None:
+    """One is quick, one slow, one begins late and waits at a gate; a second message begins anew."""
+    clock = Clock()
+    display = ProgressDisplay(Screen(io.StringIO(), width=120), clock=clock)
+
+    def steps(host: str, first: int, last: int, total: int, seconds: float) -> None:
+        for number in range(first, last + 1):
+            display(Progress(host=host, label="x", step=number, total=total))
+            clock.now += seconds
+            display(Progress(host=host, label="x", done=True, step=number, total=total))
+
+    steps("quick", 1, 2, 10, 0.5)
+    assert display._left_s("quick") is None, "too early to say"
+    steps("quick", 3, 4, 10, 0.5)
+    assert display._left_s("quick") == pytest.approx(3.0)  # six of them, half a second each
+    steps("slow", 1, 5, 20, 4.0)
+    assert display._left_s("slow") == pytest.approx(60.0)  # the two seconds before it began are no time of its own
+    assert display.summary == "9 of 30 steps, about 60 s left"
+    clock.now += 20  # nothing moves: it takes longer than it seemed
+    assert display._left_s("slow") == pytest.approx(120.0)
+    assert display.summary == "9 of 30 steps, about 2 min left"
+    steps("slow", 6, 20, 20, 0.0)
+    steps("quick", 5, 10, 10, 0.0)
+    assert display._left_s("slow") is None and display.summary == "30 of 30 steps"
+    steps("slow", 1, 3, 6, 1.0)
+    assert display._left_s("slow") == pytest.approx(3.0)
+    display.end()
+    clock.now += 500
+    assert display._left_s("slow") == pytest.approx(3.0) and display.seconds == pytest.approx(45.0)
+
+
 def test_the_page_of_settings_is_what_the_code_says() -> None:
     page = (Path(__file__).resolve().parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
     assert settings_table().strip() in page

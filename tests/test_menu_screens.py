@@ -77,6 +77,10 @@ def test_golden_screens(folder: Path, columns: int, rows: int) -> None:
         terminal.shows("link 3  vm3 eth2 ── vm1 eth2")
         terminal.asks(CHOOSE)
         golden("drawing", terminal)
+        terminal.choose("5")
+        terminal.shows("10.0.10.3 │")
+        terminal.asks(CHOOSE)
+        golden("view", terminal)
         terminal.choose("help")
         terminal.shows("A first lab: 9")
         terminal.asks(CHOOSE)
@@ -86,6 +90,58 @@ def test_golden_screens(folder: Path, columns: int, rows: int) -> None:
         terminal.send("x")
         terminal.shows("an ID is a number.")
         golden("typed", terminal)
+
+
+@pytest.mark.parametrize(("columns", "rows"), SIZES)
+def test_golden_views_of_five_and_of_twelve_machines(folder: Path, columns: int, rows: int) -> None:
+    """The second has a machine that was given up, and says why."""
+    with menu(folder, columns=columns, rows=rows) as terminal:
+        terminal.log_in("ann")
+        with Database(folder / "database.yaml").transaction() as data:
+            data["users"]["ann"]["quota_vms"] = 17
+        for shape, size, name in (("ring", 5, "five"), ("tree", 12, "twelve")):
+            terminal.choose("9")
+            terminal.answer("Shape:", shape)
+            terminal.answer("Machines (", str(size))
+            terminal.answer("Flavor:", "")
+            terminal.answer("Who reaches the internet:", "all")
+            terminal.asks("Make these")
+            terminal.send(ENTER)
+            terminal.answer("Slice name:", "")
+            terminal.asks(CHOOSE)
+            with Database(folder / "database.yaml").transaction() as data:
+                record = next(one for one in data["slices"].values() if one["name"] == f"{shape} 1")
+                record["vms"][-1] |= {"status": "error", "error": "restarted 5 times in 10 minutes"}
+            terminal.choose("5")
+            terminal.until(lambda last=f": vm{size} (VNC": last in terminal.past, "the last machine")
+            terminal.until(lambda: "└" in terminal.text and terminal.prompt == CHOOSE.rstrip(), "the menu again")
+            terminal.shows(f"VMs {17 if size == 12 else 5} of 17")
+            golden(f"view-{name}", terminal)
+        assert re.search(
+            r"  └─ VM 10\d\d: vm12 \(VNC: 59\d\d, Worker: 10\.0\.10\.\d, Disk: 1 GB, error\)\n"
+            r" +restarted 5 times in 10 minutes\n"
+            r" +eth0: 52:54:00:[0-9a-f:]{8}, VLAN 400, internet, 10\.60\.7\.\d+\n"
+            r" +eth1: 52:54:00:[0-9a-f:]{8}, VLAN \d+, link 11 to vm6 eth2, 192\.168\.\d+\.11\n",
+            terminal.past,
+        )
+
+
+def test_what_was_asked_for_is_not_pushed_away_by_the_menu(folder: Path) -> None:
+    (folder / "design").touch()
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("25")
+        terminal.answer("How many [15]:", "3")
+        terminal.shows("0. Exit")
+        terminal.shows("1. Cluster status")  # there is room for both
+        terminal.choose("5")
+        terminal.shows("28. Help   0. Exit   Enter shows all entries")
+        terminal.asks(CHOOSE)
+        assert "Slice 1000 [design]" in terminal.text and "1. Cluster status" not in terminal.text
+        terminal.send(ENTER)
+        terminal.shows("1. Cluster status")
+        terminal.asks(CHOOSE)
+        assert "Please type an answer" not in terminal.text
 
 
 def test_an_administrators_menu_at_80x24(folder: Path) -> None:
@@ -157,7 +213,7 @@ def test_an_answer_is_checked_as_it_is_typed(folder: Path) -> None:
         terminal.send("\x15" + ENTER)
         terminal.asks("VM name: vm1")  # the suggestion
         terminal.send("9a")
-        terminal.shows("a VM cannot be named '9a'")
+        terminal.shows("a VM cannot be named '9a'. A name is a letter, then up to 30 letters, digits, -\nor _;")
         terminal.send("\x15" + ENTER)
         terminal.answer("Flavor:", "")
         terminal.asks("Data interfaces:")
@@ -172,7 +228,7 @@ def test_a_resize_is_followed(folder: Path) -> None:
     with menu(folder) as terminal:
         terminal.log_in("ann")
         terminal.shows("ann | VMs 0 of 10")
-        for columns, rows in ((120, 40), (60, 20), (80, 24)):
+        for columns, rows in ((120, 40), (60, 15), (200, 60), (80, 24)):
             terminal.resize(columns, rows)
             terminal.send("2" + ENTER)
             terminal.asks("Slice name:")
@@ -247,6 +303,17 @@ def test_without_colour(folder: Path) -> None:
         sent = walk(terminal)
     assert COLOUR.findall(sent) == []
     assert "┌──" in sent.decode()
+
+
+def test_a_suggestion_is_faint_also_without_colour(folder: Path) -> None:
+    """Else it would look like something that was typed."""
+    with menu(folder, NO_COLOR="1") as terminal:
+        terminal.log_in("ann")
+        terminal.choose("9")
+        seen = raw(terminal)
+        terminal.answer("Shape:", "")
+        terminal.asks("Machines (2 to 21): 3")
+    assert re.search(rb"\x1b\[(?:0;)?2m3", b"".join(seen))
 
 
 def test_with_colour_nothing_is_black_or_white(folder: Path) -> None:

@@ -7,7 +7,7 @@ from cli.screen import FAINT, STRONG
 from cli.screens.context import Context
 
 KEYS = (
-    ("Enter", "takes the line; an empty one means what is in brackets, or shown faintly"),
+    ("Enter", "takes the line; an empty one means what is in brackets, or shown faintly; at the menu, all entries"),
     ("Tab, ↓", "what may be typed here; again, or the arrows, to go through it"),
     ("↑", "what was typed here before"),
     ("Esc, Ctrl-C", "back to the menu; nothing is changed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from cloudrepo.pictures import boxes, rails
 from cloudrepo.pictures.graph import Graph, Network, Nic, shown_ends
 from cloudrepo.pictures.marks import ASCII, UNICODE, Marks, columns_of, fit
@@ -24,7 +26,7 @@ def draw(graph: Graph, width: int = 80, *, unicode: bool = True, legend: bool = 
     drawing = drawn(graph, width, marks) if len(graph.nodes) <= MOST_NODES else None
     if drawing is None:
         return table(graph, marks)
-    return [*drawing, "", *_legend(graph, marks)] if legend else drawing
+    return [*drawing, "", *_legend(graph, marks, width)] if legend else drawing
 
 
 def drawn(graph: Graph, width: int, marks: Marks) -> list[str] | None:
@@ -58,15 +60,27 @@ def _joined(graph: Graph, network: Network | None, own: str) -> str:
     return ", ".join(ends)
 
 
-def _legend(graph: Graph, marks: Marks) -> list[str]:
-    """What the marks mean, then each link with its ends."""
+def _legend(graph: Graph, marks: Marks, width: int) -> list[str]:
+    """What the marks mean, then each link with its ends; without gateways where they do not fit."""
+    lines = _links(graph, marks, left_out=())
+    if max(map(columns_of, lines), default=0) > width:
+        lines = _links(graph, marks, left_out=("Gateway",))
+    return [marks.explained(graph), *lines]
+
+
+def _links(graph: Graph, marks: Marks, *, left_out: Container[str]) -> list[str]:
+    """A line for each link, with what is known of it but for some facts."""
     rows = []
     dash = marks.across * 2
     for one in boxes.networks_of(graph):
         vlan = f"VLAN {one.vlan}" if one.vlan is not None else ""
-        facts = "; ".join(value if label == "Unlike others" else f"{label} {value}" for label, value in one.facts)
+        facts = "; ".join(
+            value if label == "Unlike others" else f"{label} {value}"
+            for label, value in one.facts
+            if label not in left_out
+        )
         rows.append((one.name, f" {dash} ".join(shown_ends(graph, one)), vlan, facts))
-    return [marks.explained(graph), *_columns([tuple(_known(cell, marks) for cell in row) for row in rows], marks)]
+    return _columns([tuple(_known(cell, marks) for cell in row) for row in rows], marks)
 
 
 def _columns(rows: list[tuple[str, ...]], marks: Marks) -> list[str]:
