@@ -213,7 +213,7 @@ def test_an_answer_is_checked_as_it_is_typed(folder: Path) -> None:
         terminal.send("\x15" + ENTER)
         terminal.asks("VM name: vm1")  # the suggestion
         terminal.send("9a")
-        terminal.shows("a VM cannot be named '9a'. A name is a letter, then up to 30 letters, digits, -\nor _;")
+        terminal.shows("a VM cannot be named '9a'. A name is a letter, then up to 30 letters, digits, -\nor _\n")
         terminal.send("\x15" + ENTER)
         terminal.answer("Flavor:", "")
         terminal.asks("Data interfaces:")
