@@ -440,4 +440,4 @@ def test_the_menu_shows_adds_and_removes_images(room: Room, monkeypatch: pytest.
     shown = choose("2", "focal", "n")
     assert "ines" in shown and "Nothing was removed." in shown
     assert "Image focal was removed." in choose("2", "focal", "y")
-    assert "there is no image 'focal'" in choose("2", "focal", "y")
+    assert "There is none to remove." in choose("2")
