@@ -33,6 +33,10 @@ class FakeBases:
         """None but those that tests put there."""
         return frozenset(path for path in self.executor.hosts[worker_ip].files if "/base/" in path)
 
+    def disks_on(self, worker_ip: str, base_dir: str, path: str) -> list[Any]:
+        """None that a test cares for."""
+        return []
+
     def path_on(self, worker_ip: str, base_dir: str, sha256: str, name: str) -> str:
         """As on a real host."""
         return f"/home/ubuntu/vm_images/base/{sha256[:16]}-{name}"
