@@ -590,6 +590,20 @@ def test_a_tagged_frame_of_another_kind_is_refused(
         "add cookie=0x{ours}00000001,priority=1,metadata=0x{ours}00000001,actions=NORMAL",
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=meter:258,NORMAL",  # of eth2
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=meter:1,NORMAL",
+        # to a port of others without a tag, which is the network that the host itself is in
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=output:eth1",
+        "add cookie=0x{ours}00000001,priority=1,in_port=eth1,dl_vlan=100,actions=pop_vlan,output:eth2",
+        "add cookie=0x{ours}00000001,priority=1,in_port=eth1,dl_vlan=100,actions=pop_vlan,NORMAL",
+        # with a tag that is none of ours
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=push_vlan:0x8100,output:eth1",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=set_field:4196->vlan_vid,output:eth1",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,"
+        "actions=push_vlan:0x8100,set_field:4195->vlan_vid,output:eth1",
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,"
+        "actions=push_vlan:0x8100,set_field:4196->vlan_vid,NORMAL",
+        # for which a switch shuts the port
+        "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,"
+        "actions=push_vlan:0x8100,set_field:4196->vlan_vid,load:0x180c200000->NXM_OF_ETH_DST[4..47],output:eth1",
         "add table=1,cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop",
         "add cookie=0x{ours}00000001,priority=1,in_port=tap_1_eth1,actions=drop # x",
         "",
@@ -606,7 +620,12 @@ def test_a_flow_that_is_about_others_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "direction", ["in_port=eth1,dl_vlan=100,actions=drop", "in_port=tap_1_eth1,actions=output:eth1"]
+    "direction",
+    [
+        "in_port=eth1,dl_vlan=100,actions=drop",
+        "in_port=tap_1_eth1,actions=push_vlan:0x8100,set_field:4196->vlan_vid,output:eth1",
+        "in_port=eth1,dl_vlan=100,actions=output:eth3,pop_vlan,output:tap_1_eth1",
+    ],
 )
 def test_the_way_to_the_other_hosts_is_another_card_than_the_one_to_the_internet(direction: str) -> None:
     text = f"add cookie=0x{OURS}00000001,priority=1,{direction}\n"

@@ -51,7 +51,7 @@ WORDS = {
     "namespace": "ns-dhcp-vlan[1-9][0-9]{{0,3}}",
     "port": "(?:tap_(?:[0-9]{{1,9}}_eth[0-9]{{1,3}}|h[0-9a-f]{{8}})|(?:gw_vlan|dhcp_v)[1-9][0-9]{{0,3}})",
     "trunk": "(?!tap_|gw_vlan|dhcp_v){device}",  # a port of the bridge that is nobody's, and not used by the host
-    "beyond": "(?!tap_|gw_vlan|dhcp_v){device}",  # where the other hosts are, in a flow about ours
+    "beyond": "(?!tap_|gw_vlan|dhcp_v){device}",  # where the other hosts are: see `flow_ways` and `require_beyond`
     "joined": "{trunks}",  # what may be made one: the bridge's uplinks when the host was prepared
     "outward": "(?!tap_|gw_vlan|dhcp_v){uplink}",  # to the internet: as set, else any device not named as ours are
     "forwarding": "(?:gw_vlan400|(?!tap_|gw_vlan|dhcp_v){uplink})",

@@ -10,6 +10,7 @@ import re
 import shlex
 
 from cloudrepo.host import grammar
+from cloudrepo.host.flow_ways import stays_in_its_vlans
 from cloudrepo.host.texts import TEXTS, each, lines_of
 
 TYPE_CHECKING = False
@@ -429,7 +430,7 @@ def _flows(text: str, bounds: Bounds) -> Named | None:
 
 
 def _flow(line: str, bounds: Bounds) -> Named | None:
-    """A line for `ovs-ofctl add-flows`. A flow is about a port: one that leads to others, about a VLAN of it."""
+    """A line for `ovs-ofctl add-flows`: about a port of ours, or one that leads to others and a VLAN of ours."""
     kind, _, rest = line.partition(" ")
     if kind == "delete":
         return bounds.match("cookie=<cookie>/-1", rest)
@@ -453,7 +454,9 @@ def _flow(line: str, bounds: Bounds) -> Named | None:
         return None
     kinds = [kind for kind, _ in named]
     is_about_ours = "port" in kinds or ("beyond" in kinds and "vlan" in kinds)
-    return named + actions if is_about_ours else None
+    outside = {text for kind, text in actions if kind == "beyond"}
+    is_kept = stays_in_its_vlans(doing.split(","), outside, is_tagged="vlan" in kinds)
+    return named + actions if is_about_ours and is_kept else None
 
 
 def _base64(text: str, bounds: Bounds) -> Named | None:

@@ -37,6 +37,7 @@ class Owners:
         self.bounds = bounds
         self.known: set[str] = set()
         self._ports: dict[str, str] | None = None
+        self._trunks: set[str] = set()
         self._has_meters = any(kind == "meter" for kind, _ in plan_names)
         self._metered: dict[str, set[str]] | None = None
 
@@ -65,6 +66,8 @@ class Owners:
                 self.require_meter(name)
             elif kind == "trunk":
                 self.require_trunk(name)
+            elif kind == "beyond":
+                self.require_beyond(name)
             elif kind == "astray" and name not in self._marks_of_ports():
                 raise NotAllowed(f"{name} is no port of Open vSwitch")
             elif kind in ("forwarding", "outward") and name != "gw_vlan400":
@@ -183,6 +186,18 @@ class Owners:
         rows = json.loads(_answer("ip", "-j", "address", "show", "dev", name) or "[]")
         if any(one.get("scope") == "global" for row in rows for one in row.get("addr_info", ())):
             raise NotAllowed(f"{name} has an address of the host's own")
+
+    def require_beyond(self, name: str) -> None:
+        """Flows lead to and from a port of the bridge that is a trunk of nobody's, and not the host itself."""
+        if name not in self._trunks:
+            bridge = self.bounds.facts["bridge"]
+            names = {port for _, port in self._ports_of_bridge()} - {bridge}
+            tagged = {port for port, tag in _table("--columns=name,tag", "list", "Port") if tag != ["set", []]}
+            internal = {port for port, kind in _table("--columns=name,type", "list", "Interface") if kind == "internal"}
+            marked = {port for port, whose in self._marks_of_ports().items() if whose}
+            self._trunks = names - tagged - internal - marked
+        if name not in self._trunks:
+            raise NotAllowed(f"{name} is no port of the bridge that leads to other hosts")
 
     def _ports_of_bridge(self) -> list[tuple[str, str]]:
         """The ports of the bridge: by uuid, name."""

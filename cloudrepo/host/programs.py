@@ -17,7 +17,7 @@ from cloudrepo.host.runner import PARTS
 #: Of the runner, in order; each may use those before it.
 RUNNER_PARTS = tuple(f"runner/{name}" for name in PARTS)
 #: Of the installed helper, in order.
-HELPER_PARTS = ("relay", *RUNNER_PARTS, "grammar", "texts", "judge", "ownership", "helper")
+HELPER_PARTS = ("relay", *RUNNER_PARTS, "grammar", "texts", "flow_ways", "judge", "ownership", "helper")
 
 _OWN_IMPORTS = re.compile(r"^from (?:cloudrepo\.host[\w.]*|__future__) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 _BEGIN = "from __future__ import annotations\n\n"
