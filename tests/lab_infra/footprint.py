@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,32 @@ from lab.record import LAB, Record
 _KINDS = ("mnt", "net", "pid", "uts", "ipc")
 
 
+class Held:
+    """A namespace of a process, kept from being freed: the number of one that is freed is soon another's.
+
+    Attributes:
+        number: what it is called by, as long as this object is there.
+
+    Raises:
+        OSError: the process has gone.
+    """
+
+    def __init__(self, pid: int, kind: str) -> None:
+        self._descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        self.number = os.fstat(self._descriptor).st_ino
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
 @dataclass(frozen=True)
 class Footprint:
-    """Processes of a lab and the namespaces that are theirs alone."""
+    """Processes of a lab and the namespaces that are theirs alone, by kind and number; `held` keeps these theirs."""
 
     processes: frozenset[ProcessIdentity]
     namespaces: frozenset[tuple[str, int]]
+    held: tuple[Held, ...]
 
     def remains(self) -> list[str]:
         """Return what of it is still there."""
@@ -38,8 +59,15 @@ def footprint(lab: Lab) -> Footprint:
     while grown := {pid for pid, parent in parents.items() if parent in tree} - tree:
         tree |= grown
     found = [identity for pid in tree if (identity := _identity(pid)) is not None]
-    mine = {entry for pid in tree for entry in _namespaces(pid)} - set(_namespaces(os.getpid()))
-    return Footprint(frozenset(found), frozenset(mine))
+    own = set(_namespaces(os.getpid()))
+    mine: dict[tuple[str, int], Held] = {}
+    for pid in tree:
+        for kind in _KINDS:
+            with suppress(OSError):
+                held = Held(pid, kind)
+                mine.setdefault((kind, held.number), held)
+    mine = {entry: held for entry, held in mine.items() if entry not in own}
+    return Footprint(frozenset(found), frozenset(mine), tuple(mine.values()))
 
 
 def machine() -> dict[str, str]:

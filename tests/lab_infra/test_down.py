@@ -17,7 +17,7 @@ from lab.cluster import Lab
 from lab.host_files import host_key, make_keys
 from lab.layout import IMAGE_FOLDER, Folder, Options
 from lab.namespaces import CHECKOUT, holders_of
-from lab_infra.footprint import footprint, machine
+from lab_infra.footprint import Held, footprint, machine
 from lab_infra.waiting import wait_for
 
 pytestmark = pytest.mark.lab
@@ -68,6 +68,22 @@ def test_down_leaves_nothing_after(befalls: Callable[[Lab], None], fresh_lab: La
     wait_for(lambda: not stock.remains(), 30, f"nothing remains of {stock.remains()}")
     assert machine() == before
     assert {path.name for path in fresh_lab.folder.path.iterdir()} == _KEPT
+
+
+def in_a_network_of_its_own(held: list[Held]) -> int:
+    """The number of a network namespace that is gone again, but for what is in `held` then."""
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        held.append(Held(process.pid, "net"))
+        process.kill()
+    return held[-1].number
+
+
+@pytest.mark.cost(seconds=1)
+def test_the_number_of_a_namespace_in_a_footprint_is_not_given_to_another_lab() -> None:
+    held: list[Held] = []
+    numbers = [in_a_network_of_its_own(held) for _ in range(10)]
+    assert len(set(numbers)) == len(numbers)
 
 
 @pytest.mark.cost(seconds=1)

@@ -153,7 +153,11 @@ class Door:
         shutil.copy(disk, folder / "disk.qcow2")
         home = Path(STATE).parent
         flavor = {"cores": 1, "ram_gb": 0.125, "disk_gb": 1, "image": str(home / "disk.qcow2")}
-        settings = {"ssh": {"key": str(home / "id_ed25519")}, "flavors": {"cirros": flavor}}
+        settings = {
+            "ssh": {"key": str(home / "id_ed25519")},
+            "flavors": {"cirros": flavor},
+            "host": {"privilege": self.cluster.api.settings.host.privilege},
+        }
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
         (self.place / "state").symlink_to(folder)
         (self.place / f"home/{OWNER}/cluster").mkdir()

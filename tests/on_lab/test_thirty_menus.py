@@ -29,7 +29,6 @@ from on_lab.terminal import CHOOSE, Terminal
 from private_sshd import free_port
 
 pytestmark = pytest.mark.lab
-PRIVILEGE = "sudo"
 
 INTRUDER = Path(__file__).with_name("intruder.py")
 STUDENTS = [f"student{number:02d}" for number in range(1, 31)]

@@ -1,0 +1,116 @@
+"""`worker add --bootstrap` with `host.privilege: helper`: a bare host becomes a worker whose account runs one program.
+
+It is killed half-way twice before: in the part that makes a worker, and in the part that installs the helper.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cloudrepo.host.hardening import HELPER
+from cloudrepo.host.programs import helper_text
+from control import hardening
+from lab.guestless import FIRST_IN_PATH
+from lab.namespaces import CHECKOUT
+from on_lab.cluster import HOSTS, Cluster
+from on_lab.hardened import HOME, IMAGES, bounds_file
+
+pytestmark = pytest.mark.lab
+BARE = HOSTS[1]
+RULE = "/etc/sudoers.d/zz-cloudrepo-ubuntu"
+
+STRIP = f"""
+ovs-vsctl --timeout=20 del-br br-int
+ip link set dev eth1 down
+mv /etc/sudoers.d/ubuntu /root/rule
+mkdir /root/images
+test ! -e {HOME} || mv {HOME} /root/images
+"""
+#: What is left of the test, and the lab as it was.
+RESTORE = f"""
+mv /root/rule /etc/sudoers.d/ubuntu
+userdel cloudvm
+rm -rf {HOME}
+test ! -e /root/images/cloudrepo || mv /root/images/cloudrepo {HOME}
+rmdir /root/images
+"""
+ADD = ("worker", "add", BARE, "--bootstrap", "--admin", "admin", "--uplink", "eth1", "--datapath", "netdev")
+
+
+@pytest.fixture(scope="module")
+def cluster(module_clusters: Callable[..., Cluster]) -> Iterator[Cluster]:
+    made = module_clusters(accel="tcg", qemu={"user": "cloudvm"})
+    with made.api.db.transaction() as data:
+        data["workers_list"].remove(BARE)
+        data["workers"].pop(BARE, None)
+    undo = hardening.script(made.api.context, BARE, undo=True)
+    made.host(BARE, "/usr/bin/python3", "-I", "-", input=undo)
+    made.host(BARE, "sh", "-ec", STRIP)
+    made.api.executor.drop(BARE)
+    try:
+        yield made
+    finally:
+        made.host(BARE, "sh", "-c", RESTORE)
+
+
+def add(cluster: Cluster) -> tuple[int, dict[str, Any]]:
+    """The command with `--json`: its status and its document."""
+    words = (sys.executable, str(CHECKOUT / "main.py"), *ADD, "--json")
+    done = cluster.lab.exec(list(words), env={"CLOUDREPO_STATE": str(cluster.state)}, timeout=200)
+    assert done.stdout.startswith("{"), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@contextmanager
+def deadly(cluster: Cluster, program: str) -> Iterator[None]:
+    """A program of the host that does what it is to do, and kills who called it."""
+    place = f"{FIRST_IN_PATH}/{program}"
+    script = f'#!/bin/sh\n"$(PATH=/usr/sbin:/usr/bin command -v {program})" "$@"\nkill -9 $PPID\n'
+    cluster.host(BARE, "sh", "-ec", 'mkdir -p "${1%/*}"; cat > "$1"; chmod 755 "$1"', "sh", place, input=script)
+    try:
+        yield
+    finally:
+        cluster.host(BARE, "rm", place)
+
+
+@pytest.mark.cost(seconds=35)
+def test_a_bare_host_becomes_a_worker_with_the_helper_though_it_is_killed_on_the_way(cluster: Cluster) -> None:
+    with deadly(cluster, "useradd"):
+        status, cut = add(cluster)
+    assert status == 1 and cut["error"]["message"], cut
+    assert BARE not in cluster.api.db.data["workers_list"], "what ended half-way is not enrolled"
+    with deadly(cluster, "visudo"):
+        status, cut = add(cluster)
+    assert status == 1 and cut["error"]["message"], cut
+    assert cluster.lab.host(BARE, ["test", "-e", RULE]).returncode == 1
+    status, made = add(cluster)
+    assert status == 0 and made["is_new"] and made["problems"] == [] == made["warnings"], made
+    assert {f"made {path}" for path in (HELPER, RULE, bounds_file(cluster.api))} <= set(made["changed"]), made
+    assert sum(line.startswith("copied ") for line in made["changed"]) == 2
+    status, again = add(cluster)
+    assert (status, again["is_new"], again["changed"], again["warnings"]) == (0, False, [], [])
+
+
+@pytest.mark.cost(seconds=4)
+def test_what_it_said_is_so_on_the_host(cluster: Cluster) -> None:
+    """Also what it had no time to say before it was killed."""
+
+    def host(*words: str) -> str:
+        return cluster.host(BARE, *words).strip()
+
+    assert host("stat", "-c", "%U:%G %a", HELPER, RULE) == "root:root 755\nroot:root 440"
+    assert host("cat", HELPER) == helper_text().strip()
+    assert host("ovs-vsctl", "list-ports", "br-int") == "eth1" and "UP" in host("ip", "link", "show", "dev", "eth1")
+    assert host("getent", "passwd", "cloudvm").endswith(":/nonexistent:/usr/sbin/nologin")
+    assert json.loads(host("cat", bounds_file(cluster.api)))["trunks"] == ["eth1"]
+    assert len(host("sh", "-c", f"ls {IMAGES}/base/*.img").split()) == 2
+    shell = cluster.api.executor.execute_direct
+    assert shell(BARE, "sudo -n true").returncode != 0 and "cut" in shell(BARE, f"sudo -n {HELPER} < /dev/null").stderr
+    found = cluster.ok("doctor", [BARE])
+    assert [one for one in found["findings"] if one["level"] != "ok"] == []
