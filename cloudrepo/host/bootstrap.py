@@ -22,6 +22,10 @@ FIND = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 
 QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 FULL_SIZE = 1500  # bytes that a guest's frame may carry
 PATIENCE_S = 900.0  # for packages
+UPDATE = ("apt-get", "-q", "update")
+#: Another apt, such as that of unattended upgrades, is waited for; what was left half installed is mended.
+INSTALL = ("apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends", "--fix-broken", "install")
+HALF = ("half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
 
 
 class Refused(Exception):
@@ -59,23 +63,29 @@ class Bootstrap:
     # ── packages ────────────────────────────────────────────────────────────────────────────────────────
 
     def packages(self) -> None:
-        """Install what is missing from the host's own sources."""
-        missing = sorted(
-            {
-                package
-                for program, package in self.asked["packages"].items()
-                if shutil.which(program, path=FIND["PATH"]) is None
-            }
-        )
+        """Install what is missing from the host's own sources, and end what an installation left that was cut off."""
+        missing = {
+            package for name, package in self.asked["packages"].items() if shutil.which(name, path=FIND["PATH"]) is None
+        }
+        missing |= self.half_installed(sorted(set(self.asked["packages"].values())))
         if not missing:
             return
         if shutil.which("apt-get", path=FIND["PATH"]) is None:
-            raise Refused(f"this is neither Debian nor Ubuntu; install what brings {', '.join(missing)} here yourself")
-        for words in (("apt-get", "-q", "update"), ("apt-get", "-qy", "--no-install-recommends", "install", *missing)):
+            names = ", ".join(sorted(missing))
+            raise Refused(f"this is neither Debian nor Ubuntu; install what brings {names} here yourself")
+        # What was unpacked and no more keeps apt from all else; where that needs what is not there yet, apt brings it.
+        run("dpkg", "--configure", "-a", more=QUIET, patience_s=PATIENCE_S)
+        for words in (UPDATE, (*INSTALL, *sorted(missing))):
             status, out, err = run(*words, more=QUIET, patience_s=PATIENCE_S)
             if status:
                 raise Refused(f"`{' '.join(words)}` failed: {(err or out).strip()[-600:]}")
-        self.changed.append(f"installed {', '.join(missing)}")
+        self.changed.append(f"installed {', '.join(sorted(missing))}")
+
+    def half_installed(self, packages: list[str]) -> set[str]:
+        """Packages whose installation was begun and did not end: their programs may be there, and not work."""
+        told = run("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", "--", *packages)[1]
+        states = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+        return {package for package, state in states.items() if state in HALF}
 
     # ── accounts ────────────────────────────────────────────────────────────────────────────────────────
 
