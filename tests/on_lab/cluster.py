@@ -6,6 +6,7 @@ import copy
 import ctypes
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class Cluster:
                 "cirros": flavor,
                 "ubuntu": {**flavor, "ram_gb": 0.25, "disk_gb": 2.2},
                 "deaf": {**flavor, "image": str(lab.folder.images / DEAF_IMAGE_NAME)},  # to the power button
+                "blank": {**flavor, "image": str(_blank_image(folder))},  # QEMU as ever; nothing to boot, so no work
             },
         }
         for group, values in (settings or {}).items():
@@ -113,11 +115,18 @@ class Cluster:
         assert not done, f"{call} succeeded: {payload}"
         return str(payload)
 
-    def slice(self, *names: str, interfaces: int = 1, internet: tuple[str, ...] = (), user: str = "admin") -> Record:
-        """A designed slice with these VMs; `{"id": slice_id, name: vm_id, …}`."""
+    def slice(
+        self,
+        *names: str,
+        interfaces: int = 1,
+        internet: tuple[str, ...] = (),
+        user: str = "admin",
+        flavor: str = "cirros",
+    ) -> Record:
+        """A designed slice with these VMs; `{"id": slice_id, name: vm_id, …}`. `blank` is for who asks no guest."""
         made: Record = {"id": self.ok("create_slice", user, "test")["slice_id"]}
         for name in names:
-            vm = self.ok("add_vm_to_slice", user, made["id"], name, "cirros", interfaces, name in internet)
+            vm = self.ok("add_vm_to_slice", user, made["id"], name, flavor, interfaces, name in internet)
             made[name] = vm["vm_id"]
         return made
 
@@ -191,6 +200,13 @@ class Cluster:
         for api in self._apis:
             api.executor.close()
             api.db.close()
+
+
+def _blank_image(folder: Path) -> Path:
+    """A disk without anything on it: its machine comes to the end of the BIOS and halts."""
+    image = folder / "blank.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
+    return image
 
 
 def snapshot(lab: Lab) -> dict[str, Record]:

@@ -48,7 +48,7 @@ def test_six_processes_at_once(cluster: Cluster) -> None:
             actor.tell("create_slice", "admin", f"class {number}")
         slices = [actor.answer()["slice_id"] for actor in actors]
         for actor, slice_id in zip(actors, slices, strict=True):
-            actor.tell("add_vm_to_slice", "admin", slice_id, "vm1", "cirros", 1, True)
+            actor.tell("add_vm_to_slice", "admin", slice_id, "vm1", "blank", 1, True)
             actor.tell("deploy_slice", "admin", slice_id)
         for actor in actors:
             assert actor.answer()["status"] == "design"

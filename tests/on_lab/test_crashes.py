@@ -26,7 +26,7 @@ FIRST, SECOND = HOSTS[:2]
 
 def two_machines(cluster: Cluster) -> Record:
     """A slice over two workers, with a link and internet access."""
-    made = cluster.slice("vm1", "vm2", internet=("vm1",))
+    made = cluster.slice("vm1", "vm2", internet=("vm1",), flavor="blank")
     cluster.link(made, "vm1", "eth1", "vm2", "eth1")
     return made
 
@@ -236,7 +236,7 @@ def test_a_worker_that_shows_another_key_is_refused(cluster: Cluster) -> None:
 def test_a_half_made_machine_and_network_of_nobody_are_found_again(cluster: Cluster) -> None:
     """Directories without a mark, as a crash between two steps leaves them, go with the slice or a clean-up."""
     before = cluster.snapshot()
-    made = cluster.slice("vm1")
+    made = cluster.slice("vm1", flavor="blank")
     installation = cluster.api.site.installation
     cluster.host(FIRST, "mkdir", "-p", machine_dir(installation, made["vm1"]))
     cluster.host(NETWORK_NODE, "mkdir", "-p", f"{run_root(installation)}/dhcp-777")

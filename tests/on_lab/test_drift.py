@@ -84,7 +84,7 @@ class Scene:
 def deployed(cluster: Cluster, letter: str, *, internet: bool) -> Deployed:
     """A triangle of three VMs, one on each host."""
     first, second, third = (f"{letter}{number}" for number in (1, 2, 3))
-    made = cluster.slice(first, second, third, interfaces=2, internet=(first,) if internet else ())
+    made = cluster.slice(first, second, third, interfaces=2, internet=(first,) if internet else (), flavor="blank")
     cluster.link(made, first, "eth1", second, "eth1")
     cluster.link(made, second, "eth2", third, "eth1")
     cluster.link(made, first, "eth2", third, "eth2")

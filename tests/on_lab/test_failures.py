@@ -90,7 +90,7 @@ FAILURES = (
 
 def two_machines(cluster: Cluster) -> Record:
     """A slice whose deploy has every stage: a link over two workers, and the internet."""
-    made = cluster.slice("vm1", "vm2", internet=("vm1",))
+    made = cluster.slice("vm1", "vm2", internet=("vm1",), flavor="blank")
     cluster.link(made, "vm1", "eth1", "vm2", "eth1")
     assert [cluster.vm(made[name])["worker_ip"] for name in ("vm1", "vm2")] == [FIRST, SECOND]
     return made

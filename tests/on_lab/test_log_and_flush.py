@@ -42,7 +42,7 @@ def test_the_log_tells_workers_calls_and_host_actions(cluster: Cluster, log_of: 
     with cluster.api.db.transaction() as data:
         data["workers_list"] = ["10.0.10.1", "10.0.10.77"]
     cluster.api.discovery.discover_all()
-    made = cluster.slice("vm1")
+    made = cluster.slice("vm1", flavor="blank")
     cluster.ok("deploy_slice", "admin", made["id"])
     cluster.refused("deploy_slice", "admin", made["id"])
     cluster.refused("deploy_slice", "student", made["id"])

@@ -34,9 +34,9 @@ def test_records_are_made_anew_from_the_hosts_and_serve_on(clusters: Callable[..
     before = cluster.snapshot()
     with cluster.api.db.transaction() as data:
         data["users"]["ann"] = {**data["users"]["student"], "username": "ann", "quota_vms": 17}
-    running = cluster.slice("web", "db", "log", internet=("web",), user="ann")
+    running = cluster.slice("web", "db", "log", internet=("web",), user="ann", flavor="blank")
     cluster.link(running, "web", "eth1", "db", "eth1", user="ann")
-    stopped = cluster.slice("one", "two")
+    stopped = cluster.slice("one", "two", flavor="blank")
     cluster.link(stopped, "one", "eth1", "two", "eth1")
     designed = cluster.slice("draft", interfaces=2)
     for made, user in ((running, "ann"), (stopped, "admin")):

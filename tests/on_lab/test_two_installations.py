@@ -13,9 +13,9 @@ pytestmark = pytest.mark.lab
 FIRST, SECOND = HOSTS[:2]
 
 
-def linked(cluster: Cluster) -> Record:
+def linked(cluster: Cluster, flavor: str = "blank") -> Record:
     """A slice of two linked VMs on two hosts."""
-    made = cluster.slice("vm1", "vm2")
+    made = cluster.slice("vm1", "vm2", flavor=flavor)
     cluster.link(made, "vm1", "eth1", "vm2", "eth1")
     return made
 
@@ -41,7 +41,7 @@ def test_each_installation_takes_down_only_its_own(clusters: Callable[..., Clust
     """Equal VM names side by side; the delete of one and the clean-up of the other."""
     one, two = clusters(), second(clusters)
     before = one.snapshot()
-    a, b = linked(one), linked(two)
+    a, b = linked(one, "cirros"), linked(two, "cirros")
     one.ok("deploy_slice", "admin", a["id"])
     only_one = one.snapshot()
     two.ok("deploy_slice", "admin", b["id"])
@@ -119,7 +119,7 @@ def test_a_foreign_file_under_the_name_of_a_disk_is_kept(cluster: Cluster) -> No
     disk = f"{cluster.images}/vm1_img.qcow2"
     cluster.host(FIRST, "sh", "-c", 'mkdir -p "${1%/*}" && echo precious > "$1"', "sh", disk)
     try:
-        made = cluster.slice("vm1")
+        made = cluster.slice("vm1", flavor="blank")
         assert cluster.vm(made["vm1"])["qcow_image"] == f"~/vm_images/{made['id']}_vm1_img.qcow2"
         cluster.ok("deploy_slice", "admin", made["id"])
         cluster.ok("delete_slice", "admin", made["id"])
