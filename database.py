@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cloudrepo.accounts import DEFAULT_USERS
 from cloudrepo.allocation import next_operation
 from cloudrepo.errors import StateFileError
 from cloudrepo.settings import History
@@ -368,6 +367,8 @@ class Database:
 
 
 def _documented() -> Record:
+    from cloudrepo.accounts import DEFAULT_USERS  # of a new state only
+
     return {**fresh(DEFAULT_USERS), "installation": secrets.token_hex(4)}
 
 

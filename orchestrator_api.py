@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudrepo import accounts, placement
+from cloudrepo import placement
 from cloudrepo.events import FILE_NAME, MIB, EventLog
 from cloudrepo.interruption import Interruption
-from cloudrepo.login_delay import LoginDelay
 from cloudrepo.observations import Observations
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.settings import Settings
@@ -30,6 +29,7 @@ from database import Database
 from models import Flavor
 
 if TYPE_CHECKING:
+    from cloudrepo.accounts import Authenticator
     from cloudrepo.site import Site
     from deployment_api import DeploymentAPI
     from vlan_manager import VLANManager
@@ -40,17 +40,23 @@ Progress = ProgressCallback | None
 Stop = Interruption | None
 
 
-def build(state_path: str | os.PathLike[str] = "database.yaml", *, db: Database | None = None) -> OrchestratorAPI:
+def build(
+    state_path: str | os.PathLike[str] = "database.yaml",
+    *,
+    db: Database | None = None,
+    settings: Settings | None = None,
+) -> OrchestratorAPI:
     """Everything for one installation: settings, database, executor, façade. No host is contacted.
 
     Args:
         state_path: the state file.
         db: its database, where that is open already.
+        settings: those beside it, where they were read already.
 
     Raises:
         CloudError: the state file or the settings cannot be used.
     """
-    settings = Settings.load(state_path)
+    settings = settings or Settings.load(state_path)
     db = db or Database(state_path)
     known_hosts = settings.ssh.known_hosts or Path(state_path).resolve().parent / "known_hosts"
 
@@ -99,7 +105,13 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
             observations=observations,
         )
         self.session = Session()
-        self._gate = accounts.Authenticator(db, delay=LoginDelay(db.path.parent / ".cloudrepo"))
+
+    @cached_property
+    def _gate(self) -> Authenticator:
+        from cloudrepo.accounts import Authenticator
+        from cloudrepo.login_delay import LoginDelay
+
+        return Authenticator(self.db, delay=LoginDelay(self.db.path.parent / ".cloudrepo"))
 
     @property
     def workers(self) -> list[str]:
@@ -169,6 +181,8 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
     @_changes
     def set_password(self, username: str, new_password: str) -> Any:
         """Take a new password that a user chose."""
+        from cloudrepo import accounts
+
         accounts.set_password(self.db, username, new_password)
         return "Password changed"
 

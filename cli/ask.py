@@ -21,6 +21,10 @@ class Leave(Exception):
     """The input has ended (Ctrl-D): leave."""
 
 
+class LeftRunning(Exception):
+    """The second Ctrl-C: the person leaves; the hosts finish the step they are at and begin no other."""
+
+
 def no_objection(_answer: str) -> str:
     """Any answer will do."""
     return ""

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from cli import assembly, documents
-from cli.ask import Back, Leave
+from cli.ask import Back, Leave, LeftRunning
 from cli.documents import JSON_VARIABLE, NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
-from cli.operation import LeftRunning
 from cli.options import As, DryRun, Json, SliceOrAll, Vm, Yes
 from cli.screen import Screen
 from cli.text import system_words

@@ -66,7 +66,7 @@ class Installation:
             if self._api is None:
                 from orchestrator_api import build
 
-                self._api = build(self.path, db=self.db)
+                self._api = build(self.path, db=self.db, settings=self.settings)
                 self._api.session = operators_session()
             return self._api
 

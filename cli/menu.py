@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cli.ask import Ask, Back, Leave
+from cli.ask import Ask, Back, Leave, LeftRunning
 from cli.installation import DEFAULT_WORKERS, BeforeWrite, Installation
 from cli.keyboard import TerminalKeyboard
 from cli.login import log_in
@@ -157,7 +157,6 @@ class CLI:
     # -- the loop --------------------------------------------------------------------
 
     def _serve(self, account: dict[str, Any]) -> int:
-        from cli.operation import LeftRunning
         from cli.screens.context import Context
         from control.authority import Session
 
@@ -196,7 +195,6 @@ class CLI:
 
     def _loop(self, context: Context) -> None:
         from cli.entries import entries_for, find, load
-        from cli.operation import LeftRunning
         from cli.screens.work import may_leave, tell_of_ended
 
         entries = entries_for(context.role)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cli.ask import Back, Leave
+from cli.ask import Back, Leave, LeftRunning
 from cli.background import LeftBehind, Result, Work
 from cli.keys import KeyWatch
 from cli.progress import ProgressDisplay
@@ -27,10 +27,6 @@ STOPPABLE = "Esc leaves it running, Ctrl-C stops it."
 UNSTOPPABLE = "Esc leaves it running."
 
 Call = Callable[..., tuple[bool, Any]]
-
-
-class LeftRunning(Exception):
-    """The second Ctrl-C: the person leaves; the hosts finish the step they are at and begin no other."""
 
 
 def run_operation(context: Context, verb: str, slice_id: int, **options: Any) -> bool:

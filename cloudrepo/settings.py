@@ -9,15 +9,15 @@ Typical use::
     settings.ssh.host_keys      # "accept-new"
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: types are values here. To evaluate a hundred texts takes longer than all else.
 
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, Self, dataclass_transform, get_type_hints
 
 from cloudrepo.setting_values import Reader, Row, env_name
 
@@ -34,8 +34,35 @@ def _key(default: Any, text: str, unit: str = "", low: float | None = None, high
     )
 
 
-@dataclass(frozen=True)
-class Ssh:
+@dataclass_transform()
+class Group:
+    """What belongs together: a frozen dataclass, whose fields are all that is made for each.
+
+    To generate the methods of twenty dataclasses takes as long as everything else of ours at the start of a command.
+
+    Args:
+        values: by name; the others are the defaults.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(init=False, repr=False, eq=False)(cls)
+
+    def __init__(self, **values: Any) -> None:
+        known: Any = self
+        for entry in fields(known):
+            default: Any = entry.default_factory
+            object.__setattr__(self, entry.name, values.pop(entry.name) if entry.name in values else default())
+        if values:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"{name} cannot be set: settings stay as they were read")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"{name} cannot be taken away")
+
+
+class Ssh(Group):
     """How the hosts are reached."""
 
     user: str = _key("ubuntu", "account on the hosts; it needs sudo without a password")
@@ -49,8 +76,7 @@ class Ssh:
     port: int = _key(22, "port of sshd on the hosts", "", 1, 65535)
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(Group):
     """What the SSH account may do on the hosts."""
 
     privilege: Literal["sudo", "helper"] = _key(
@@ -60,8 +86,7 @@ class Host:
     )
 
 
-@dataclass(frozen=True)
-class Vnc:
+class Vnc(Group):
     """The guests' screens."""
 
     bind: str = _key("127.0.0.1", "address on the worker that screens listen on; 0.0.0.0 = documented, open to all")
@@ -72,8 +97,7 @@ class Vnc:
     )
 
 
-@dataclass(frozen=True)
-class Qemu:
+class Qemu(Group):
     """How machines are started and stopped."""
 
     detach: Literal["setsid", "daemonize"] = _key(
@@ -90,8 +114,7 @@ class Qemu:
     quit_grace: float = _key(3.0, "time QEMU has after `quit`, before it is killed", "s", 0, 600)
 
 
-@dataclass(frozen=True)
-class Links:
+class Links(Group):
     """What a link's VLAN has beside the two VMs."""
 
     gateway: bool = _key(True, "a gateway port (.1) on the network node, in the VLAN's own namespace")
@@ -103,8 +126,7 @@ class Links:
     )
 
 
-@dataclass(frozen=True)
-class Internet:
+class Internet(Group):
     """VLAN 400."""
 
     cidr: str = _key("10.60.7.0/24", "subnet of VMs with internet access; .1 is the gateway, .2 the DHCP server")
@@ -113,8 +135,7 @@ class Internet:
     )
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Group):
     """The network node and the bridges."""
 
     node: str = _key("10.0.10.3", "address of the network node: gateways, DHCP and NAT")
@@ -128,8 +149,7 @@ class Network:
     rate_mbps: float = _key(0.0, "most that each NIC of a guest may send; 0 = no limit", "Mbit/s", 0, 100000)
 
 
-@dataclass(frozen=True)
-class Vlan:
+class Vlan(Group):
     """Which VLANs slices may use."""
 
     first: int = _key(100, "first VLAN of the first pool", "", 1, 4094)
@@ -137,22 +157,19 @@ class Vlan:
     reserved: tuple[int, ...] = _key((400,), "VLANs never given to a link; 400 always is one")
 
 
-@dataclass(frozen=True)
-class Mac:
+class Mac(Group):
     """The guests' hardware addresses."""
 
     prefix: str = _key("52:54:00", "first three bytes of every address; QEMU's own by default")
 
 
-@dataclass(frozen=True)
-class Discovery:
+class Discovery(Group):
     """Asking the workers what they are."""
 
     wait: float = _key(3.0, "longest wait before the menu opens; 0 = none, `forever` = until all answered", "s", 0)
 
 
-@dataclass(frozen=True)
-class Scheduler:
+class Scheduler(Group):
     """Which worker a VM gets."""
 
     index: Literal["persistent", "memory"] = _key(
@@ -165,8 +182,7 @@ class Scheduler:
     network_node: Literal["use", "exclude"] = _key("use", "whether the network node also gets VMs (documented: yes)")
 
 
-@dataclass(frozen=True)
-class Deploy:
+class Deploy(Group):
     """How a slice is deployed."""
 
     order: Literal["documented", "parallel"] = _key(
@@ -175,8 +191,7 @@ class Deploy:
     parallel_machines: int = _key(2, "machines started at once on one worker", "", 1, 64)
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(Group):
     """Disks on the workers."""
 
     base_dir: str = _key("~/vm_images", "directory on the workers for base images and VM disks")
@@ -193,8 +208,7 @@ class Images:
     store_gb: float = _key(100.0, "how much the files of all added images have together", "GiB", 0.001, 1000000)
 
 
-@dataclass(frozen=True)
-class Monitor:
+class Monitor(Group):
     """The health monitor."""
 
     interval: float = _key(15.0, "pause between two passes", "s", 0.1, 86400)
@@ -216,8 +230,7 @@ class Monitor:
     hook_timeout: float = _key(10.0, "longest time that command may take", "s", 0.1, 3600)
 
 
-@dataclass(frozen=True)
-class Smtp:
+class Smtp(Group):
     """Notices by mail."""
 
     host: str = _key("", "mail server that takes notices; empty = no mail")
@@ -232,24 +245,21 @@ class Smtp:
     timeout: float = _key(10.0, "longest wait for the server", "s", 0.1, 600)
 
 
-@dataclass(frozen=True)
-class Events:
+class Events(Group):
     """The event log."""
 
     max_mb: int = _key(10, "size at which `events.jsonl` is put aside and a new one begun", "MiB", 1, 10000)
     keep: int = _key(20, "how many of those put aside are kept; the oldest goes", "", 0, 100000)
 
 
-@dataclass(frozen=True)
-class History:
+class History(Group):
     """The copies of the state file."""
 
     generations: int = _key(20, "copies kept in .cloudrepo/history; 0 = none", "", 0, 10000)
     pause: float = _key(30.0, "least time between two copies while a process runs", "min", 0, 525600)
 
 
-@dataclass(frozen=True)
-class Quota:
+class Quota(Group):
     """What a user may have in all slices together, where the user's record does not say."""
 
     vms: int = _key(10, "VMs of a user that is made by `./cloud user add` (documented: 10)", "", 0, 1000000)
@@ -258,15 +268,13 @@ class Quota:
     disk_gb: float | str = _key("unlimited", "disks of a user's VMs: a number, or `unlimited`", "GiB")
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(Group):
     """The log file."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _key("INFO", "least severity written to cloudrepo.log")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Group):
     """All settings. Attributes are the groups; each attribute of a group is one key."""
 
     accel: Literal["auto", "kvm", "tcg"] = _key(
@@ -296,7 +304,7 @@ class Settings:
     )
 
     @classmethod
-    def load(cls, state_path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Settings:
+    def load(cls, state_path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Self:
         """The settings beside a state file, overridden by the environment.
 
         Args:
@@ -332,7 +340,7 @@ class Settings:
         }
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Settings:
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """The defaults with these values, by dotted key, such as `{"ssh.port": 2222}`.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudrepo import accounts, permissions
+from cloudrepo import permissions
 from cloudrepo.errors import RefusedError
 from cloudrepo.state import all_slices
 from control.context import Context, Record, known_slice, user_record
@@ -61,12 +61,8 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
         if username is None and _is_operators(rule, operation):
             return _owner(context, rule, arguments)
         actor = user_record(data, username)
-        if session.username and operation != "set_password" and accounts.must_change(actor):
-            raise RefusedError(
-                f"{username} still has the first password",
-                remedy="Choose one of your own; it is asked for after the login",
-                code="password.first",
-            )
+        if session.username and operation != "set_password":
+            _require_own_password(actor)
         if rule.about == "slice":
             known_slice(data, username, arguments["slice_id"])
         owner = _owner(context, rule, arguments)
@@ -74,6 +70,17 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
         if rule.about != "vm" and not permissions.may(rule, actor, owner, data["users"].get(owner)):
             raise RefusedError("Not authorized", code="slice.owner" if rule.about == "slice" else "user.role")
         return owner
+
+
+def _require_own_password(actor: Record) -> None:
+    from cloudrepo import accounts  # of people who log in; a shell needs no passwords
+
+    if accounts.must_change(actor):
+        raise RefusedError(
+            f"{actor['username']} still has the first password",
+            remedy="Choose one of your own; it is asked for after the login",
+            code="password.first",
+        )
 
 
 def _is_operators(rule: permissions.Rule, operation: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cli.ask import LeftRunning
 from cli.background import LeftBehind, Work
-from cli.operation import LeftRunning, watch
+from cli.operation import watch
 from cli.screen import FAINT
 from cli.screens.context import Context
 
