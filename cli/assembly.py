@@ -6,8 +6,10 @@ each of its options, and its examples before its help.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -36,7 +38,7 @@ def chosen(app: typer.Typer, words: Sequence[str]) -> tuple[Any, list[str], list
     """
     found, path, rest = place(app, words)
     if isinstance(found, typer.Typer):
-        return _equipped_tree(found, path), path, rest
+        return _equipped_tree(_shallow(found), path), path, rest
     return leaf(found, path), path, rest
 
 
@@ -78,6 +80,19 @@ def _below(app: typer.Typer) -> Iterator[tuple[str, Any]]:
         callback: Callable[..., Any] | None = command.callback
         name = command.name or (callback.__name__.replace("_", "-") if callback is not None else "")
         yield name, command
+
+
+def _shallow(app: typer.Typer) -> typer.Typer:
+    """An app with its groups, but nothing in them: a help text names a group and no more of it."""
+    top = copy.copy(app)
+    top.registered_groups = []
+    for group in app.registered_groups:
+        below = group.typer_instance
+        if group.name and below is not None:
+            below = copy.copy(below)
+            below.registered_commands, below.registered_groups = [], []
+        top.add_typer(below or typer.Typer(), name=group.name)
+    return top
 
 
 def whole(app: typer.Typer) -> Any:
@@ -128,6 +143,7 @@ def variable(path: Sequence[str], option: str) -> str:
     return PREFIX + "_".join([*path, option]).replace("-", "_").upper()
 
 
+@cache
 def _shared_options() -> list[Any]:
     holder = typer.Typer(add_completion=False)
     holder.command()(_shared)

@@ -9,7 +9,7 @@ Typical use::
     settings.ssh.host_keys      # "accept-new"
 """
 
-# No `from __future__ import annotations`: types are values here. To evaluate a hundred texts takes longer than all else.
+# No `from __future__ import annotations`: types are values here, since reading a hundred texts takes its time.
 
 import copy
 import os
