@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloudrepo.plan import Act, ReadFile, StepResult
+if TYPE_CHECKING:
+    from cloudrepo.plan import Act, StepResult
 
 CONTROLLERS = ("cpu", "memory", "pids")
 #: Files that say which controllers the root hands on: of cgroup2 alone, and beside cgroup1.
@@ -88,6 +89,8 @@ def seen(row: Any) -> Limits | None:
 
 def questions() -> dict[str, tuple[str, Act]]:
     """By name, what is asked of a host: label and act."""
+    from cloudrepo.plan import ReadFile  # a menu that only shows what was found asks nobody
+
     return {name: (f"{name} of cgroup2", ReadFile(path=path)) for name, path in PLACES.items()}
 
 

@@ -55,6 +55,19 @@ class Group:
         if values:
             raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
 
+    def _values(self) -> dict[str, Any]:
+        known: Any = self
+        return {entry.name: getattr(self, entry.name) for entry in fields(known)}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._values().items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Group) and type(other) is type(self) and other._values() == self._values()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values().values()))
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise FrozenInstanceError(f"{name} cannot be set: settings stay as they were read")
 
