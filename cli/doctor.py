@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cli import documents
-from cli.findings import first_wrong, show_findings, status_of
 from cli.installation import Installation, state_folder, state_path
 from cli.options import DryRun, Json, Yes
 from cli.screen import Screen
@@ -58,6 +57,7 @@ def access(
     as_json: Json = False,
 ) -> int:
     """Whether people who should get only the menu get no more: files, sshd, sudo. As root it sees all."""
+    from cli.findings import first_wrong, show_findings, status_of
     from control import doctor as looks
 
     path = Path(state) if state else state_path()

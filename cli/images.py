@@ -48,7 +48,8 @@ def list_images(context: typer.Context, as_json: Json = False) -> int:
     work = Work(context, "image", as_json=as_json)
     answer = work.done(work.api.list_images(None, look=True))
     work.ids(*(image["name"] for image in answer["images"]))
-    show_images(work.screen, answer)
+    if not as_json:
+        show_images(work.screen, answer)
     return work.end(answer)
 
 

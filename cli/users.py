@@ -122,7 +122,8 @@ def list_users(context: typer.Context, as_json: Json = False) -> int:
     work = _Work(context, as_json)
     users = work.done(work.api.list_users(None))
     work.ids(*(user["username"] for user in users))
-    show_users(work.screen, users)
+    if not as_json:
+        show_users(work.screen, users)
     return work.end({"users": users})
 
 

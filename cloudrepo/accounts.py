@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import bcrypt
-
 from cloudrepo.errors import RefusedError
 from cloudrepo.login_delay import LoginDelay
 
@@ -61,6 +59,8 @@ def hash_password(password: str, rounds: int = ROUNDS) -> str:
     Raises:
         RefusedError: more than 72 bytes, which bcrypt would not look at.
     """
+    import bcrypt  # takes as long to load as ten of our own modules, and most commands hold no password
+
     return bcrypt.hashpw(_bytes(password), bcrypt.gensalt(rounds)).decode()
 
 
@@ -69,6 +69,8 @@ def verify_password(password: str, password_hash: str) -> bool:
     if is_legacy(password_hash):
         digest = hashlib.sha256(password.encode("utf-8", "surrogatepass")).hexdigest()
         return hmac.compare_digest(digest, password_hash.lower())
+    import bcrypt
+
     try:
         return bcrypt.checkpw(_bytes(password), password_hash.encode())
     except (RefusedError, ValueError):  # too long to be anybody's; not a hash

@@ -15,9 +15,8 @@ from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.image_library import GIB, Bounds, Image, KnownImage
 from cloudrepo.state import all_slices
 from cloudrepo.validation import shown
-from control import authority
+from control import authority, late
 from control.context import Context, Record, user_record
-from control.drift import known_hosts
 
 
 def add(context: Context, username: str | None, name: str, path: str, told: str, *, at_a_shell: bool) -> Record:
@@ -100,8 +99,8 @@ def listed(context: Context, username: str | None, *, look: bool) -> Record:
     visible = _visible(context, username)
     images = [_view(context, visible, image) for image in context.library.images()]
     copies, unreachable = _copies(context) if look and images else ({}, {})
-    manager = context.deployment.qcow_manager
-    if look:
+    if look and images:
+        manager = context.deployment.qcow_manager
         for image in images:
             image["workers"] = [
                 ip
@@ -117,7 +116,7 @@ def _file_name(image: Mapping[str, Any]) -> str:
 
 def _copies(context: Context) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
     manager = context.deployment.qcow_manager
-    asks = {ip: functools.partial(manager.bases.copies, ip, manager.base_dir) for ip in known_hosts(context)}
+    asks = {ip: functools.partial(manager.bases.copies, ip, manager.base_dir) for ip in late.drift.known_hosts(context)}
     answers = context.site.executor.gather(asks)
     failed = {ip: str(answer) for ip, answer in answers.items() if isinstance(answer, CloudError)}
     return {ip: answer for ip, answer in answers.items() if ip not in failed}, failed
@@ -179,7 +178,7 @@ def remove(context: Context, username: str | None, name: str) -> Record:
         manager = context.deployment.qcow_manager
         asks = {
             ip: functools.partial(manager.bases.remove, ip, manager.base_dir, image.sha256, image.file_name)
-            for ip in known_hosts(context)
+            for ip in late.drift.known_hosts(context)
         }
         answers = context.site.executor.gather(asks)
     finally:
