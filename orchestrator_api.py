@@ -25,16 +25,13 @@ from control.calls_for_scripts import CallsForScripts
 from control.context import Context
 from control.host_calls import HostCalls
 from control.machinery import Machinery
+from control.parts import Parts
 from database import Database
 from models import Flavor
 
 if TYPE_CHECKING:
     from cloudrepo.accounts import Authenticator
-    from cloudrepo.site import Site
     from deployment_api import DeploymentAPI
-    from vlan_manager import VLANManager
-    from vm_launcher import VMLauncher
-    from worker_discovery import WorkerDiscovery
 
 Progress = ProgressCallback | None
 Stop = Interruption | None
@@ -69,7 +66,7 @@ def build(
     return OrchestratorAPI(db, deployment, settings=settings)
 
 
-class OrchestratorAPI(CallsForScripts, HostCalls):
+class OrchestratorAPI(CallsForScripts, HostCalls, Parts):
     """The control plane: slices, VMs and links, from design to teardown.
 
     Args:
@@ -117,40 +114,6 @@ class OrchestratorAPI(CallsForScripts, HostCalls):
     def workers(self) -> list[str]:
         """Addresses in the order of the round robin."""
         return list(self.db.data["workers_list"])
-
-    @property
-    def deployment_api(self) -> DeploymentAPI:
-        """Makes VMs and disks."""
-        return self.context.deployment
-
-    @property
-    def executor(self) -> Any:
-        """Talks to all hosts: a `RemoteExecutor`, or what stands in for it."""
-        return self.context.deployment.executor
-
-    @property
-    def site(self) -> Site:
-        """Executor, settings and marks."""
-        return self.context.site
-
-    @property
-    def discovery(self) -> WorkerDiscovery:
-        """Asks workers what they are."""
-        return self.context.discovery
-
-    @cached_property
-    def vm_launcher(self) -> VMLauncher:
-        """The VMs of a worker, by hand."""
-        from vm_launcher import VMLauncher
-
-        return VMLauncher(self.executor, site=self.site)
-
-    @cached_property
-    def vlan_manager(self) -> VLANManager:
-        """The networks of the network node, by hand."""
-        from vlan_manager import VLANManager
-
-        return VLANManager(self.executor, self.settings.network.node, site=self.site)
 
     @property
     def round_robin_idx(self) -> int:
