@@ -38,7 +38,8 @@ def chosen(app: typer.Typer, words: Sequence[str]) -> tuple[Any, list[str], list
     """
     found, path, rest = place(app, words)
     if isinstance(found, typer.Typer):
-        return _equipped_tree(_shallow(found), path), path, rest
+        leads_on = rest[:1] not in ([], ["--help"]) and rest[0].startswith("-")  # such as `--state FILE slice list`
+        return _equipped_tree(found if leads_on else _shallow(found), path), path, rest
     return leaf(found, path), path, rest
 
 
