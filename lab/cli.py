@@ -56,6 +56,9 @@ def up(
     privilege: Annotated[
         str, typer.Option(help="'sudo': who logs in is root on the hosts; 'helper': not before `worker harden`.")
     ] = "sudo",
+    router: Annotated[
+        bool, typer.Option("--router/--no-router", help="Offer the flavor `router`: Debian with FRR and cloud-init.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Install missing packages.")] = False,
     with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     as_json: Json = False,
@@ -69,7 +72,7 @@ def up(
         if privilege != allowed:
             raise LabError(f"The privilege is 'sudo' or 'helper', not {privilege!r}.")
         sizes = {"workers": workers, "cores": cores, "ram_gb": ram_gb, "disk_gb": disk_gb}
-        options = Options(**sizes, uplink=chosen, privilege=allowed)
+        options = Options(**sizes, uplink=chosen, privilege=allowed, router=router)
         require_root("lab up")
         talk = _talk(as_json=as_json)
         packages.ensure(assume_yes=yes, say=talk)

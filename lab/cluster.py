@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import guest_image, host_files, mount_point, state, switch
+from lab import guest_image, host_files, mount_point, router_image, state, switch
 from lab.environment import host_environment, orchestrator_environment
 from lab.errors import LabError
 from lab.host import SCRIPTS, boot_host
-from lab.layout import IMAGE_FOLDER, Folder, Node, Options, address_of
+from lab.layout import IMAGE_FOLDER, ROUTER_IMAGE_NAME, Folder, Node, Options, address_of
 from lab.machine import require_root
 from lab.namespaces import HOLDER_MODULE, Opening, Room, holders_of, in_parallel, open_room
 from lab.record import INTERNET, LAB, ORCHESTRATOR, Record
@@ -69,6 +69,8 @@ class Lab:
         if self._record_if_up() is not None:
             return False
         images = guest_image.ensure(self.folder.cache(), say=say)
+        if options.router:
+            images[ROUTER_IMAGE_NAME] = router_image.ensure(self.folder.cache(), say=say)
         with self._locked():
             if self._record_if_up() is not None:
                 return False

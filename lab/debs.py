@@ -21,17 +21,25 @@ def fetch_and_unpack(work: Path) -> Path:
     Raises:
         LabError: If a package cannot be had.
     """
+    return unpack([*kernel_packages(KERNEL_PACKAGES[distribution()]), _AGENT], work)
+
+
+def unpack(names: Sequence[str], work: Path) -> Path:
+    """Download packages and unpack them below one tree.
+
+    Raises:
+        LabError: If a package cannot be had.
+    """
     tree, store = work / "tree", work / "debs"
     tree.mkdir()
     store.mkdir()
-    names = [*_kernel_packages(KERNEL_PACKAGES[distribution()]), _AGENT]
     _apt(["apt-get", "-o", "APT::Sandbox::User=root", "download", *names], cwd=store)
     for package in sorted(store.glob("*.deb")):
         _checked(["dpkg", "--extract", str(package), str(tree)])
     return tree
 
 
-def _kernel_packages(name: str) -> list[str]:
+def kernel_packages(name: str) -> list[str]:
     """Follow the name that always means the newest kernel to the packages of one."""
     image = _depends(name, "linux-image-")
     if image is None:

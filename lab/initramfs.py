@@ -4,6 +4,7 @@ import gzip
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -61,7 +62,7 @@ def build_initramfs(work: Path, scripts: Path, tree: Path) -> Path:
     _add_busybox(root)
     shutil.copy2(_PERL, root / "usr/bin/perl")
     _copy_libraries(_PERL, root)
-    _add_modules(root, tree)
+    _add_modules(root, tree, _MODULES, _ON_DEMAND)
     _add_agent(root, tree)
     # Our files last: they win over programs of the same name.
     for path in sorted(scripts.rglob("*")):
@@ -72,6 +73,26 @@ def build_initramfs(work: Path, scripts: Path, tree: Path) -> Path:
             target.unlink(missing_ok=True)
             shutil.copy2(path, target)
             target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+    return _pack(root, work / "initrd")
+
+
+def build_boot_archive(work: Path, scripts: Path, tree: Path) -> Path:
+    """Make an archive that only finds a disk with the rest: busybox, drivers and our files.
+
+    Args:
+        work: Folder for it and for what it is made from.
+        scripts: Our files, laid out as in the archive.
+        tree: Unpacked kernel packages.
+
+    Returns:
+        Path of the compressed archive.
+    """
+    root = work / "boot-archive"
+    for name in _FOLDERS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    _add_busybox(root)
+    _add_modules(root, tree, _MODULES)
+    shutil.copytree(scripts, root, dirs_exist_ok=True, copy_function=shutil.copy)
     return _pack(root, work / "initrd")
 
 
@@ -87,15 +108,15 @@ def _add_busybox(root: Path) -> None:
     _copy_libraries(_SHELL, root)
 
 
-def _add_modules(root: Path, tree: Path) -> None:
+def _add_modules(root: Path, tree: Path, at_boot: Sequence[str], on_demand: Sequence[str] = ()) -> None:
     """Copy the drivers; one that is missing is built into this kernel."""
     found: dict[str, Path] = {}
     for path in tree.glob("**/lib/modules/**/*.ko*"):
         found.setdefault(path.name.partition(".ko")[0], path)
     order = []
-    for name in (*_MODULES, *_ON_DEMAND):
+    for name in (*at_boot, *on_demand):
         if name in found:
-            order += [f"{name}.ko"] if name in _MODULES else []
+            order += [f"{name}.ko"] if name in at_boot else []
             _unpack_module(found[name], root / "lib/modules" / f"{name}.ko")
     (root / "lib/modules/order").write_text("\n".join(order) + "\n", encoding="ascii")
 

@@ -24,6 +24,7 @@ ADMIN_USER = "admin"  # who administers the hosts
 IMAGE_FOLDER = Path("/tmp/vm_images")  # noqa: S108  the documented place on the orchestrator
 IMAGE_NAMES = ("cirros-0.6.2-x86_64-disk.img", "focal-server-cloudimg-amd64.img")
 DEAF_IMAGE_NAME = "lab-noacpi.img"
+ROUTER_IMAGE_NAME = "router.qcow2"
 
 Privilege = Literal["sudo", "helper"]
 Uplink = Literal["own", "mgmt"]
@@ -42,6 +43,7 @@ class Options:
             reaches the internet by a gateway on the management network.
         privilege: ``sudo``: the account that logs in is root on the hosts; ``helper``: it
             is not, until a host is prepared; ``admin`` is in both.
+        router: Whether it offers the flavor ``router``, whose image takes a while to build.
     """
 
     workers: int = 3
@@ -50,6 +52,7 @@ class Options:
     disk_gb: int = 100
     uplink: Uplink = "own"
     privilege: Privilege = "sudo"
+    router: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:

@@ -16,6 +16,7 @@ PACKAGES: dict[str, str] = {
     "cpio": "/usr/bin/cpio",  # the guest's initramfs
     "dnsmasq-base": "/usr/sbin/dnsmasq",
     "dosfstools": "/usr/sbin/mkfs.fat",  # the guest's disk
+    "e2fsprogs": "/usr/sbin/mkfs.ext4",  # the router's
     "fdisk": "/usr/sbin/sfdisk",
     "iproute2": "/usr/sbin/ip",
     "iptables": "/usr/sbin/iptables",
@@ -53,18 +54,28 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 _INSTALL = "apt-get install --yes --no-install-recommends"
 
 
+def release() -> str:
+    """Return the name of the distribution's release, such as ``bookworm``."""
+    return _os_release().get("VERSION_CODENAME", "")
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    fields = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {key: value.strip('"') for key, value in fields}
+
+
 def distribution() -> str:
     """Return ``debian`` or ``ubuntu``; a relative counts as the one it names.
 
     Raises:
         LabError: On any other system.
     """
-    try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    words = [fields.get(key, "").strip('"') for key in ("ID", "ID_LIKE")]
+    fields = _os_release()
+    words = [fields.get(key, "") for key in ("ID", "ID_LIKE")]
     for word in " ".join(words).split():
         if word in KERNEL_PACKAGES:
             return word

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cloudrepo.settings import DEFAULT_FLAVORS, Settings
 from lab import packages
 from lab.cli import app
 from lab.errors import LabError
 from lab.initramfs import unsigned
-from lab.layout import Options, address_of
+from lab.layout import IMAGE_FOLDER, ROUTER_IMAGE_NAME, Folder, Options, address_of
 from lab.machine import require_root
 from lab.namespaces import CHECKOUT
 from lab.record import Record
-from lab.state import default_database
+from lab.state import default_database, write_missing
 
 
 def test_without_root_it_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +82,19 @@ def test_a_module_for_the_guest_has_no_signature_and_is_otherwise_the_same() -> 
     facts = bytes(8) + len(signature).to_bytes(4, "big")
     signed = module + signature + facts + b"~Module signature appended~\n"
     assert unsigned(signed) == module == unsigned(module)
+
+
+def test_a_lab_with_routers_offers_their_flavor_beside_the_documented_two(tmp_path: Path) -> None:
+    said: list[str] = []
+    plain, routed = Folder(tmp_path / "plain"), Folder(tmp_path / "routed")
+    write_missing(plain, Options(), said.append)
+    write_missing(routed, Options(router=True, workers=2), said.append)
+    assert not (plain.state / "settings.yaml").exists() and said == []
+    settings = Settings.load(routed.state / "database.yaml")
+    assert {name: settings.flavors[name] for name in DEFAULT_FLAVORS} == DEFAULT_FLAVORS
+    assert settings.flavors["router"]["image"] == str(IMAGE_FOLDER / ROUTER_IMAGE_NAME)
+    assert settings.network.node == "10.0.10.2"
+    # A state folder of before is the orchestrator's: it is said what it lacks.
+    write_missing(plain, Options(workers=2), said.append)
+    write_missing(plain, Options(router=True, workers=2), said.append)
+    assert "has no flavor router" in said[-1] and "router.qcow2" in said[-1]
