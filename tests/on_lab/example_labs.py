@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cloudrepo.naming import tap_name
-from cloudrepo.topology.model import Node
+from cloudrepo.topology.model import Node, Topology
 from cloudrepo.topology.reading import read
 from on_lab.cluster import Cluster, Record, network_of, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROUTER = "router"
 PATIENCE_S = 120.0
+BOOT_S = 300.0  # of a Debian with cloud-init, under emulation and beside others
 
 
 class LabOf:
@@ -32,14 +35,27 @@ class LabOf:
         path = EXAMPLES / f"{name}.cloud.yml"
         topology = read(path.read_text(), path.name)
         self.slice_id = cluster.ok("create_slice", "admin", topology.name, topology.type)["slice_id"]
-        self.ids = {node.name: self._add(node, topology.needed(node.name)) for node in topology.nodes}
+        self.ids: dict[str, int] = {}
         self.nodes = {node.name: node for node in topology.nodes}
+        try:
+            self._make(topology)
+        except BaseException:
+            self.delete()
+            raise
+
+    def _make(self, topology: Topology) -> None:
+        for node in topology.nodes:
+            self.ids[node.name] = self._add(node, topology.needed(node.name))
         for link in topology.links:
             (a, b, *others) = [(self.ids[end.node], end.interface) for end in link.ends]
             wider: dict[str, Any] = {"more_ends": others} if others else {}
             wider |= {"subnet": link.subnet} if link.subnet else {}
-            cluster.ok("create_link", "admin", self.slice_id, *a, *b, **link.switches, **wider)
-        cluster.ok("deploy_slice", "admin", self.slice_id)
+            self.cluster.ok("create_link", "admin", self.slice_id, *a, *b, **link.switches, **wider)
+        self.cluster.ok("deploy_slice", "admin", self.slice_id)
+
+    def delete(self) -> None:
+        """Its slice goes: what is left over would fill the quota of the labs after it."""
+        self.cluster.ok("delete_slice", "admin", self.slice_id)
 
     def _add(self, node: Node, needed: int) -> int:
         told = {**node.first_boot, **self.more.get(node.name, {})}
@@ -78,7 +94,11 @@ class LabOf:
     def wait_for_start(self) -> None:
         """Until the start script of each machine has ended, without a fault."""
         for name, node in self.nodes.items():
-            if node.start:
+            if node.start and node.flavor == ROUTER:
+                found = json.loads(self.wait(name, "cat /run/cloud-init/result.json", seconds=BOOT_S))["v1"]
+                log = "cat /var/log/cloud-init-output.log; tail -n 60 /var/log/cloud-init.log"
+                assert found["errors"] == [] and "NoCloud" in found["datasource"], (found, self.said(name, log))
+            elif node.start:
                 status = self.wait(name, "cat /run/first-boot/status")
                 assert status == "0\n", self.said(name, "cat /run/first-boot/output")
 
@@ -121,5 +141,7 @@ def lab_of(cluster: Cluster, name: str, more: Mapping[str, Record] | None = None
         more: by machine, what its first boot gets besides.
     """
     lab = LabOf(cluster, name, more)
-    yield lab
-    cluster.ok("delete_slice", "admin", lab.slice_id)
+    try:
+        yield lab
+    finally:
+        lab.delete()

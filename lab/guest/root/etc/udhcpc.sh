@@ -5,7 +5,6 @@ deconfig)
     # What the designer of a lab has set on the card by hand stays.
     [ -e "/run/lease.$interface" ] && ip addr del "$(cat "/run/lease.$interface")" dev "$interface" 2>/dev/null
     rm -f "/run/lease.$interface"
-    ip link set "$interface" up
     ;;
 bound | renew)
     ip addr replace "$ip/${mask:-24}" dev "$interface"

@@ -1,0 +1,93 @@
+"""The labs of `examples/` that need a router, which is also a guest with Debian's own cloud-init."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab import router_image
+from lab.cluster import Lab
+from lab.guest_image import place_copy
+from lab.layout import ROUTER_IMAGE_NAME
+from on_lab.cluster import Cluster
+from on_lab.example_labs import ROUTER, LabOf, lab_of
+
+pytestmark = pytest.mark.lab
+
+KIND = "ssh-ed25519"
+KEY = f"{KIND} {base64.b64encode(struct.pack('>I', 11) + KIND.encode() + bytes(36)).decode()} ann@home"
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab, module_clusters: Callable[..., Cluster]) -> Cluster:
+    """With the image of routers, which takes a minute to build when it is not in the cache."""
+    image = lab.folder.images / ROUTER_IMAGE_NAME
+    place_copy(router_image.ensure(lab.folder.cache()), image)
+    return module_clusters(flavors={ROUTER: {"cores": 1, "ram_gb": 0.25, "disk_gb": 1, "image": str(image)}})
+
+
+@pytest.fixture(scope="module")
+def triangle(cluster: Cluster) -> Iterator[LabOf]:
+    """Three routers in a triangle; the first has a user and a key besides."""
+    with lab_of(cluster, "ospf-triangle", {"r1": {"users": ["ann"], "ssh_keys": [KEY]}}) as lab:
+        lab.wait_for_start()
+        yield lab
+
+
+@pytest.mark.cost(seconds=150)
+def test_real_cloud_init_does_what_a_seed_says(triangle: LabOf) -> None:
+    r1 = triangle.said
+    assert "cloud-init 22" in r1("r1", "dpkg-query -f '${Package} ${Version}' -W cloud-init")
+    assert r1("r1", "cat /etc/hostname; hostname") == "r1\nr1\n"
+    assert r1("r1", "cat /home/ann/.ssh/authorized_keys").count(KEY) == 1
+    assert r1("r1", "cat /home/debian/.ssh/authorized_keys").count(KEY) == 1, "the image's usual account"
+    assert r1("r1", "su ann -c 'sudo id -u'") == "0\n", "she becomes root without a password, which she has not"
+    assert r1("r1", "getent shadow ann").split(":")[1].startswith("!")
+    assert "127.0.1.1\tr1" in r1("r1", "cat /etc/hosts")
+    assert r1("r1", "stat -c %a /var/lib/cloud/scripts/per-boot/start-script") == "755\n"
+    assert "10.255.0.1/32" in r1("r1", "ip -4 addr show dev lo"), "the start script ran"
+    assert triangle.run("r2", "id ann")[0] != 0, "whose seed has no such user"
+    assert "10.255.0.2/32" in r1("r2", "ip -4 addr show dev lo")
+
+
+@pytest.mark.cost(seconds=30)
+def test_ospf_learns_networks_and_another_way_when_a_cable_fails(triangle: LabOf) -> None:
+    lab = triangle
+    for name in ("r1", "r2", "r3"):
+        lab.wait(name, "vtysh -c 'show ip ospf neighbor json'", lambda out: _states(out) == ["Full", "Full"])
+    learned = json.loads(lab.wait("r1", "vtysh -c 'show ip route ospf json'", lambda out: "10.0.2.0/24" in out))
+    hops = {hop["ip"] for route in learned["10.0.2.0/24"] for hop in route["nexthops"]}
+    assert hops == {"10.0.1.2", "10.0.3.1"}, "the far network is equally far by either neighbour"
+    way = "ip route get 10.255.0.3"
+    lab.wait("r1", way, lambda out: "via 10.0.3.1 dev eth2" in out)
+    assert "ttl=64" in lab.said("r1", "ping -c 1 -W 5 10.255.0.3"), "r3 itself answers, at the end of one cable"
+    lab.said("r1", "ip link set eth2 down")
+    lab.wait("r1", way, lambda out: "via 10.0.1.2 dev eth1" in out)
+    assert "ttl=63" in lab.wait("r1", "ping -c 1 -W 5 10.255.0.3"), "by r2"
+    assert "state DOWN" in lab.said("r1", "ip link show dev eth2"), "who takes a card down means it"
+
+
+@pytest.mark.cost(seconds=60)
+def test_the_firewall_hides_inside_and_opens_the_web_server_only(cluster: Cluster) -> None:
+    with lab_of(cluster, "dmz-nat") as lab:
+        lab.wait_for_start()
+        assert lab.wait("outside", "fetch http://198.51.100.1/") == "this is web\n", "by the firewall's own address"
+        assert lab.wait("inside", "fetch http://198.51.100.9/") == "this is outside\n"
+        asked = lab.said("outside", "cat /run/web.log")
+        assert "198.51.100.1" in asked and "10.0.8.2" not in asked, "inside is hidden"
+        lab.said("outside", "ip route add 10.0.8.0/24 via 198.51.100.1")
+        lab.said("outside", "ip route add 10.0.7.0/24 via 198.51.100.1")
+        assert lab.run("outside", "ping -c 2 -W 2 10.0.8.2")[0] != 0
+        assert lab.run("outside", "ping -c 2 -W 2 10.0.7.2")[0] != 0, "of the web server only its port is open"
+        assert lab.run("web", "ping -c 2 -W 2 10.0.8.2")[0] != 0, "the DMZ does not reach inside"
+        assert lab.run("inside", "ping -c 2 -W 2 10.0.7.2")[0] == 0
+
+
+def _states(out: str) -> list[str]:
+    """The state of each OSPF neighbour, as `show ip ospf neighbor json` has it: `Full/-`, `Full/DR`."""
+    found = json.loads(out)["neighbors"]
+    return [str(one.get("nbrState", one.get("state", ""))).split("/")[0] for many in found.values() for one in many]
