@@ -39,7 +39,7 @@ def graph_of(topology: Topology) -> Graph:
 
 def test_there_are_the_labs_of_the_page() -> None:
     first = ["arp-spoofing", "dmz-nat", "ospf-triangle", "star-switch"]
-    assert NAMES == [*first, "static-routing", "stp-ring", "two-hosts", "vlan-trunk"]
+    assert [*first, "static-routing", "stp-ring", "two-hosts", "vlan-trunk"] == NAMES
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
