@@ -17,7 +17,7 @@ from on_lab.cluster import Cluster, Record, network_of, wait_until
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ROUTER = "router"
 PATIENCE_S = 120.0
-BOOT_S = 300.0  # of a Debian with cloud-init, under emulation and beside others
+BOOT_S = 600.0  # of a Debian with cloud-init, under emulation and beside others
 
 
 class LabOf:
