@@ -103,7 +103,11 @@ def _debian(unpacked: Path, root: Path) -> Path:
     env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin", "LC_ALL": "C"}
     done = subprocess.run(words, env=env, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise LabError("The router image was not built: mmdebstrap failed.", evidence=done.stderr[-2000:])
+        raise LabError(
+            "The router image was not built: mmdebstrap failed.",
+            evidence=done.stderr[-2000:],
+            remedy="Its packages come by the machine's apt sources; see whether these work: sudo apt-get update",
+        )
     return root
 
 
