@@ -13,6 +13,7 @@ from lab.errors import LabError
 BOOT_MIB = 40
 _PARTITION_SECTOR = 2048
 _SECTOR = 512
+BOOT_OFFSET = _PARTITION_SECTOR * _SECTOR  #: where the FAT partition begins, in bytes
 _MIB = 1024 * 1024
 _MBR = Path("/usr/lib/syslinux/mbr/mbr.bin")
 _MBR_CODE = 440
@@ -62,11 +63,10 @@ def write_disk(
     with disk.open("r+b") as file:
         file.write(_MBR.read_bytes()[:_MBR_CODE])
     _run(["mkfs.fat", "-F", "16", f"--offset={_PARTITION_SECTOR}", str(disk), str(boot_sectors * _SECTOR // 1024)])
-    offset = _PARTITION_SECTOR * _SECTOR
-    target = f"{disk}@@{offset}"
+    target = f"{disk}@@{BOOT_OFFSET}"
     for source, name in ((kernel, "vmlinuz"), (initramfs, "initrd"), (config, "syslinux.cfg")):
         _run(["mcopy", "-i", target, str(source), f"::/{name}"])
-    _run(["syslinux", "--install", "--offset", str(offset), str(disk)])
+    _run(["syslinux", "--install", "--offset", str(BOOT_OFFSET), str(disk)])
     if root is not None:
         place = [f"of={disk}", "conv=notrunc,sparse", "bs=1M", f"seek={BOOT_MIB}", "status=none"]
         _run(["dd", f"if={root}", *place])

@@ -17,6 +17,7 @@ import pytest
 
 from cloudrepo.host.programs import text
 from lab import guest_image, initramfs
+from lab.boot_disk import BOOT_OFFSET
 from lab.layout import Folder
 
 pytestmark = pytest.mark.lab
@@ -67,7 +68,7 @@ def kernel_and_initrd(work: Path) -> tuple[Path, bytes]:
     """Of the lab's guest."""
     image = guest_image.ensure(Folder.cache())["cirros-0.6.2-x86_64-disk.img"]
     subprocess.run(["qemu-img", "convert", "-O", "raw", str(image), str(work / "disk")], check=True)
-    place = f"{work / 'disk'}@@{guest_image._PARTITION_SECTOR * guest_image._SECTOR}"
+    place = f"{work / 'disk'}@@{BOOT_OFFSET}"
     for name in ("vmlinuz", "initrd"):
         words = ["mcopy", "-n", "-i", place, f"::/{name}", str(work / name)]
         subprocess.run(words, check=True, env={**os.environ, "MTOOLS_SKIP_CHECK": "1"})
