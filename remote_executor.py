@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.gate import Gate
 from cloudrepo.host import json_text
-from cloudrepo.host.events import first_line
 from cloudrepo.host.idle import IdleRunners
 from cloudrepo.host.message import HELPERS_HOME, encode
 from cloudrepo.host.session import OnEvent, PlanSession
@@ -33,7 +32,8 @@ from cloudrepo.plan import Checksum, Plan, PlanResult, Step
 from cloudrepo.settings import Settings
 from cloudrepo.ssh_config import DEFAULT_USER, SshOptions
 from cloudrepo.transfer import file_digest, read_blocks
-from cloudrepo.transports import Channel, Stream, Transport
+from cloudrepo.transports import Channel, Transport
+from cloudrepo.transports.relayed import SerialChannel
 from cloudrepo.transports.ssh import SshTransport
 
 __all__ = ["Gate", "RemoteExecutor", "SerialChannel", "Tunnel", "Upload"]
@@ -312,11 +312,27 @@ class RemoteExecutor:
         Raises:
             HostError: the host cannot be reached, or nothing listens on that socket.
         """
-        stream = self.transport.open_message(
-            host, encode("relay", {"socket": socket_path}, has_helper=self.transport.has_helper)
-        )
+        return self._relayed(host, {"socket": socket_path}, socket_path)
+
+    def open_guest_ssh(self, node: str, installation: str, vlan_id: int, address: str) -> SerialChannel:
+        """Both ways to the SSH port of a guest, from the namespace of its link's VLAN on the network node.
+
+        Args:
+            node: the network node.
+            installation: whose VLAN it is.
+            vlan_id: of a link.
+            address: of the guest there; one that our DHCP server keeps for a machine.
+
+        Raises:
+            HostError: the node cannot be reached, or nothing answers there (code `host.socket`).
+        """
+        asked = {"installation": installation, "vlan": vlan_id, "address": address}
+        return self._relayed(node, asked, f"port 22 of {address}")
+
+    def _relayed(self, host: str, asked: Mapping[str, Any], name: str) -> SerialChannel:
+        stream = self.transport.open_message(host, encode("relay", asked, has_helper=self.transport.has_helper))
         try:
-            return SerialChannel(host, socket_path, stream)
+            return SerialChannel(host, name, stream)
         except BaseException:
             stream.close()
             raise
@@ -342,49 +358,6 @@ class RemoteExecutor:
         self.transport.close()
 
     def __enter__(self) -> RemoteExecutor:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class SerialChannel:
-    """Bytes both ways to a Unix socket on a host; made by `RemoteExecutor.open_serial`."""
-
-    def __init__(self, host: str, socket_path: str, stream: Stream) -> None:
-        self._stream = stream
-        self._rest = self._opened(host, socket_path)
-
-    def _opened(self, host: str, socket_path: str) -> bytes:
-        head = first_line(host, self._stream)
-        line, _, rest = head.partition(b"\n")
-        if b'"open"' not in line:
-            raise HostError(
-                host,
-                f"nothing answers on {socket_path}",
-                evidence=line.decode("utf-8", "replace")[:200],
-                remedy="look whether the VM runs",
-                code="host.socket",
-            )
-        return rest
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        """What came; empty when nothing came in time, None at the end."""
-        if self._rest:
-            data, self._rest = self._rest, b""
-            return data
-        parts = self._stream.receive(timeout_s)
-        return None if parts is None else parts[0]
-
-    def send(self, data: bytes) -> None:
-        """Send all of it; raises OSError when the other side is gone."""
-        self._stream.send(data)
-
-    def close(self) -> None:
-        """End it; the machine's serial port stays."""
-        self._stream.close()
-
-    def __enter__(self) -> SerialChannel:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -360,14 +360,23 @@ def exec_(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The program and its words; no shell.")],
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, max=86400, help="Longest time it may take.")] = 60.0,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="It reads what this command reads.")] = False,
+    by: Annotated[
+        str, typer.Option(metavar="WAY", help="agent or ssh; without it, by the agent where one answers, else by SSH.")
+    ] = "",
+    login: Annotated[str, typer.Option("--user", "-l", metavar="NAME", help="By SSH: the account in the guest.")] = "",
+    identity: Annotated[str, typer.Option(metavar="FILE", help="By SSH: the private key; it stays here.")] = "",
+    password: Annotated[
+        bool, typer.Option("--password-stdin", help="By SSH: the password is the first line that this command reads.")
+    ] = False,
     user: As = "",
     as_json: Json = False,
 ) -> int:
-    """Run a program in a guest by its guest agent; the exit status is the program's own."""
-    from cli.guest_exec import run_in_guest
+    """Run a program in a guest by its guest agent, or by SSH; the exit status is the program's own."""
+    from cli.guest_exec import Way, run_in_guest
 
+    way = Way(by, login, identity, reads_password=password)
     work = Work(context, "exec", as_json=as_json)
-    return run_in_guest(work, vm, user, command, timeout_s=timeout, reads=stdin)
+    return run_in_guest(work, vm, user, command, way, timeout_s=timeout, reads=stdin)
 
 
 @app.command("restart-policy")

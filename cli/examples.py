@@ -23,7 +23,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "path": ("path web:eth1 db:eth1", "path web:eth0 gateway --json"),
     "console": ("console web", "console lab/web"),
     "vnc": ("vnc web", "vnc 1001"),
-    "exec": ("exec web -- uname -a", "exec web --json --timeout 5 -- ping -c 1 192.168.100.12", "exec -i web -- sh"),
+    "exec": (
+        "exec web -- uname -a",
+        "exec web --json --timeout 5 -- ping -c 1 192.168.100.12",
+        "exec -i web -- sh",
+        "exec web --by ssh --user student -- id",
+    ),
     "restart-policy": ("restart-policy web always", "restart-policy web default"),
     "deploy": ("deploy lab", "deploy lab --dry-run", "deploy 1000 --json", "deploy lab --no-wait"),
     "delete": ("delete lab", "delete 1000 --yes"),

@@ -87,6 +87,10 @@ class Ssh(Group):
     connect_timeout: float = _key(5.0, "longest wait for a first sign of a host", "s", 0.1, 600)
     login_timeout: float = _key(30.0, "longest wait for the login, once the host was heard", "s", 0.1, 600)
     port: int = _key(22, "port of sshd on the hosts", "", 1, 65535)
+    guest_user: str = _key(
+        "", "account in guests, for `exec` by SSH; empty = the first that a VM's first boot made, or root"
+    )
+    guest_key: str = _key("", "private key file for guests; empty = the agent and the user's default keys")
 
 
 class Host(Group):

@@ -57,8 +57,20 @@ class CallsForScripts:
 
     @_changes
     def exec_in_vm(
-        self, username: str, vm: int | str, command: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0
+        self,
+        username: str,
+        vm: int | str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        by: str = "",
+        login: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a program in a running VM by its guest agent: `status`, `out`, `err` (bytes), and which VM it was."""
+        """Run a program in a running VM by its guest agent, or by SSH.
+
+        `status`, `out`, `err` (bytes), `by`, and which VM it was. See `control.guests.run` for `by` and `login`.
+        """
         slices = authority.usable_slices(self.context, "exec_in_vm", username)
-        return late.guests.run(self.context, slices, username, vm, command, stdin=stdin, timeout_s=timeout_s)
+        wish: dict[str, Any] = {"stdin": stdin, "timeout_s": timeout_s, "by": by, "login": login}
+        return late.guests.run(self.context, slices, username, vm, command, **wish)

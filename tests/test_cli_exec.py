@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cloudrepo.errors import HostError
 from crashing import SLICE, Installation
 from test_cli_recovery import installation, run
 
@@ -98,7 +99,11 @@ def guest(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Guest:
         assert host in installation.hosts and socket.startswith(opened) and socket.endswith("1001/agent.sock"), socket
         return made
 
+    def open_guest_ssh(host: str, *place: object) -> None:
+        raise HostError(host, "nothing answers", code="host.socket")  # it has no sshd
+
     monkeypatch.setattr(installation.api.executor, "open_serial", open_serial, raising=False)
+    monkeypatch.setattr(installation.api.executor, "open_guest_ssh", open_guest_ssh, raising=False)
     return made
 
 
@@ -173,7 +178,7 @@ def test_a_program_that_is_not_there_is_127_and_silence_255(guest: Guest, capsys
         (("vm2", "--", "true"), 1, "VM 1002 (vm2) does not run"),
         (("vm1", "--", ""), 1, "no program was named"),
         (("vm1",), 64, "Missing argument"),
-        (("vm1", "--timeout", "never", "--", "true"), 64, "a number"),
+        (("vm1", "--timeout", "never", "--", "true"), 64, "not a valid float"),
     ],
 )
 def test_bad_input(

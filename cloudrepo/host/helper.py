@@ -16,7 +16,7 @@ import zlib
 
 from cloudrepo.host.judge import Bounds, NotAllowed, judge_plan
 from cloudrepo.host.ownership import Owners
-from cloudrepo.host.relay import relay
+from cloudrepo.host.relay import relay, visit
 from cloudrepo.host.runner.base import explain
 from cloudrepo.host.runner.fence import Refused
 from cloudrepo.host.runner.line import Control
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 BOUNDS = "/etc/cloudrepo/helper.d"  # one file for each installation: what it may name on this host
+ADDRESS = re.compile(r"[0-9]{1,3}(?:[.][0-9]{1,3}){3}", re.ASCII)
 SOCKET = re.compile(r"/run/cloudrepo-([0-9a-f]{8})/vm-(?:0|[1-9][0-9]{0,8})/(?:serial|agent)[.]sock", re.ASCII)
 
 
@@ -148,7 +149,16 @@ def helper_main(version: str) -> int:
 
 
 def relay_within(asked: Any, caller: int) -> int:
-    """Join a guest's serial console or agent, and no other socket."""
+    """Join a guest's serial console or agent, or the SSH server of a machine on a link of ours, and no other socket."""
+    if isinstance(asked, dict) and set(asked) == {"installation", "vlan", "address"}:
+        bounds = bounds_of(asked["installation"], caller)
+        first, last = bounds.facts["vlans"]
+        vlan, address = asked["vlan"], asked["address"]
+        if type(vlan) is not int or not first <= vlan <= last or vlan == 400:
+            raise Refused("grammar", f"not the VLAN of a link: {str(vlan)[:200]}")
+        if not isinstance(address, str) or not ADDRESS.fullmatch(address):
+            raise Refused("grammar", f"not an address: {str(address)[:200]}")
+        return visit(bounds.installation, vlan, address)
     path = asked.get("socket") if isinstance(asked, dict) and len(asked) == 1 else None
     found = SOCKET.fullmatch(path) if isinstance(path, str) else None
     if path is None or found is None:
