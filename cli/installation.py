@@ -95,7 +95,8 @@ class Installation:
         if len(found) > 1 and user:
             found = [record for record in found if record["owner"] == user] or found
         if not found:
-            raise NotDone(f"There is no slice {words}.", code="slice.unknown")
+            near = _nearest(words, [str(record["name"]) for record in self.db.list_slices()])
+            raise NotDone(f"There is no slice {words}.{near}", code="slice.unknown")
         if len(found) > 1:
             told = "; ".join(f"{one['slice_id']} is {one['owner']}'s ({one['status']})" for one in found)
             raise _many("slices", "slice_id", words, found, told)
@@ -123,7 +124,8 @@ class Installation:
         if len(found) > 1 and user:
             found = [pair for pair in found if pair[1]["owner"] == user] or found
         if not found:
-            raise NotDone(f"There is no VM {words}.", code="vm.unknown")
+            near = _nearest(words.rpartition("/")[2], [str(vm["name"]) for _record, vm in pairs])
+            raise NotDone(f"There is no VM {words}.{near}", code="vm.unknown")
         if len(found) > 1:
             told = "; ".join(f"{vm['vm_id']} is in slice {of['slice_id']} “{of['name']}”" for of, vm in found)
             raise _many("VMs", "vm_id", words, [{"slice_id": of["slice_id"], **vm} for of, vm in found], told)
@@ -142,6 +144,14 @@ class Installation:
         slices = self.db.list_slices()
         exact = [record for record in slices if str(record["slice_id"]) == words]
         return exact or [record for record in slices if record["name"] == words]
+
+
+def _nearest(words: str, names: Sequence[str]) -> str:
+    """What may have been meant, as a further sentence; "" where nothing is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(words, names, 1)
+    return f" The nearest is {found[0]}." if found and found[0] != words else ""
 
 
 def _many(what: str, key: str, words: str, found: Sequence[dict[str, Any]], told: str) -> NotDone:

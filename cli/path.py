@@ -32,7 +32,8 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
     """
     name, _, interface = start.rpartition(":")
     record, vm = installation.one_vm(name or start)
-    ok, found = installation.api.path(str(record["owner"]), f"{vm['vm_id']}:{interface}", end)
+    there = end if ":" not in end else _end(installation, record, end)
+    ok, found = installation.api.path(str(record["owner"]), f"{vm['vm_id']}:{interface}", there)
     if not ok:
         raise NotDone(found)
     if as_json:
@@ -40,6 +41,18 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
     else:
         show_hops(screen, found)
     return WRONG if _wrong(found) is not None else 0
+
+
+def _end(installation: Installation, record: dict[str, Any], words: str) -> str:
+    """The other NIC by its VM's id: of VMs with one name, that in the slice where the way begins.
+
+    Raises:
+        NotDone: there is no such VM, or several are called that.
+    """
+    name, _, interface = words.rpartition(":")
+    near = [vm for vm in record["vms"] if vm["name"] == name]
+    vm = near[0] if near else installation.one_vm(name)[1]
+    return f"{vm['vm_id']}:{interface}"
 
 
 def _wrong(found: dict[str, Any]) -> dict[str, Any] | None:

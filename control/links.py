@@ -27,10 +27,10 @@ def known_link(record: Record, link_id: Any) -> Record:
     is_number = type(link_id) is int  # True equals 1, and is no link's number
     link: Record | None = next((one for one in record["links"] if is_number and one["link_id"] == link_id), None)
     if link is None:
-        known = ", ".join(str(one["link_id"]) for one in record["links"]) or "none"
+        known = ", ".join(str(one["link_id"]) for one in record["links"])
         raise RefusedError(
             f"there is no link {link_id} in slice {record['slice_id']}",
-            evidence=f"its links are {known}",
+            evidence=f"its links are {known}" if known else "it has none",
             code="link.unknown",
         )
     return link

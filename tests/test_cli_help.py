@@ -195,6 +195,52 @@ def test_a_name_of_two_lists_both_and_does_nothing(
     assert json.loads(capsys.readouterr().out)["vm"]["vm_id"] == 1001
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("deploy", "labb"), "There is no slice labb. The nearest is lab."),
+        (("vm", "show", "vm7"), "There is no VM vm7. The nearest is vm"),
+        (("vm", "show", "lab/vm"), "There is no VM lab/vm. The nearest is vm"),
+        (("vm", "show", "other/vm1"), "There is no VM other/vm1.\n"),
+        (("deploy", "nothing"), "There is no slice nothing.\n"),
+        (("link", "remove", "two", "1"), "there is no link 1 in slice 1003: it has none"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_the_nearest(
+    installation: Installation, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
+) -> None:
+    installation.ok("create_slice", "admin", "two")
+    assert run(*words) == 1
+    assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("lab/vm1:eth1", "vm2:eth1"), ("1001:eth1", "1002:eth1")),
+        (("1001:eth1", "gateway"), ("1001:eth1", "gateway")),
+        (("vm1:eth1", "1000/vm2:eth1"), ("1001:eth1", "1002:eth1")),
+        (("other/vm2:eth1", "vm2:eth1"), ("1004:eth1", "1004:eth1")),
+        (("vm1:eth1", "other/vm2:eth1"), ("1001:eth1", "1004:eth1")),
+    ],
+)
+def test_both_ends_of_a_way_are_named_as_all_vms_are(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], asked: tuple[str, ...]
+) -> None:
+    """Of a name that two slices have, that of the slice is meant where the way begins."""
+    installation.ok("create_slice", "admin", "other")
+    installation.ok("add_vm_to_slice", "admin", 1003, "vm2", "cirros", 1)
+    told: list[Any] = []
+
+    def path(*given: Any) -> tuple[bool, str]:
+        told.append(given)
+        return False, "no"
+
+    monkeypatch.setattr(installation.api, "path", path)
+    assert run("path", *words) == 1
+    assert told == [("admin", *asked)]
+
+
 @pytest.mark.parametrize("words", [("status", "--no-wait"), ("slice", "list"), ("deploy", "lab"), ("state", "check")])
 def test_a_state_file_of_a_newer_version_is_refused_untouched(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
