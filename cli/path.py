@@ -46,12 +46,19 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
 def _end(installation: Installation, record: dict[str, Any], words: str) -> str:
     """The other NIC by its VM's id: of VMs with one name, that in the slice where the way begins.
 
+    What is the name of none is left for the façade to refuse.
+
     Raises:
-        NotDone: there is no such VM, or several are called that.
+        NotDone: several VMs are called that.
     """
     name, _, interface = words.rpartition(":")
     near = [vm for vm in record["vms"] if vm["name"] == name]
-    vm = near[0] if near else installation.one_vm(name)[1]
+    try:
+        vm = near[0] if near else installation.one_vm(name)[1]
+    except NotDone as error:
+        if error.answer.code != "vm.unknown":
+            raise
+        return words
     return f"{vm['vm_id']}:{interface}"
 
 
