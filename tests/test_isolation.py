@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -92,12 +93,23 @@ class Switch:
     ports: dict[str, int | None]
     flows: list[Flow]
     tunnels: bool = False  # ports with a tag carry others' tags in it
+    _sorted: dict[str, list[Flow]] = field(default_factory=dict)
+    _sorted_of: list[Flow] | None = None
 
     def forwards(self, port: str, frame: Frame) -> Iterator[tuple[str, Frame]]:
         """The ports a frame leaves by, and as what."""
-        hits = [one for one in self.flows if _matches(one[1], port, frame)]
-        if hits:
-            yield from self._act(max(hits)[2], port, frame)
+        best = next((one for one in self._best_first(port) if _matches(one[1], port, frame)), None)
+        if best is not None:
+            yield from self._act(best[2], port, frame)
+
+    def _best_first(self, port: str) -> list[Flow]:
+        """The flows that frames of a port may meet; sorted once, until somebody puts other flows in their place."""
+        if self._sorted_of is not self.flows:
+            self._sorted_of, self._sorted = self.flows, {}
+        if port not in self._sorted:
+            met = [one for one in self.flows if all(word[1] == port for word in _words(one[1]) if word[0] == "in_port")]
+            self._sorted[port] = sorted(met, reverse=True)
+        return self._sorted[port]
 
     def _act(self, actions: str, port: str, frame: Frame) -> Iterator[tuple[str, Frame]]:
         for action in actions.split(","):
@@ -138,11 +150,16 @@ class Switch:
 
 
 def _matches(match: str, port: str, frame: Frame) -> bool:
-    return all(_holds(word, port, frame) for word in match.split(",") if word)
+    return all(_holds(name, value, port, frame) for name, value in _words(match))
 
 
-def _holds(word: str, port: str, frame: Frame) -> bool:
-    name, _, value = word.partition("=")
+@functools.cache
+def _words(match: str) -> tuple[tuple[str, str], ...]:
+    """Names and values; a value is empty for a protocol."""
+    return tuple((name, value) for name, _, value in (word.partition("=") for word in match.split(",") if word))
+
+
+def _holds(name: str, value: str, port: str, frame: Frame) -> bool:
     match name:
         case "in_port":
             return value == port

@@ -74,6 +74,8 @@ def neighbours(clusters: Callable[..., Cluster]) -> Iterator[Neighbours]:
         (one, other) for one, other in itertools.combinations(names, 2) if places[one] == places[other]
     )
     third = next(name for name in names if places[name] != places[first])
+    spare = next(name for name in names if name not in (first, second, third))
+    cluster.ok("remove_vm", "admin", made["id"], made[spare])
     cluster.link(made, first, "eth1", third, "eth1")
     cluster.ok("deploy_slice", "admin", made["id"])
     found = Neighbours(cluster, made, (first, second, third))
