@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from cloudrepo.errors import StateFileError
 from cloudrepo.stores.journal import JournalDamage, read
 from database import Database
+from simulated.world import short_folder
 from state_files import a_slice, content, in_child, journal_of
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory, where an fsync costs nothing: a process that is killed loses no more there than on a disk."""
+    with tempfile.TemporaryDirectory(dir=short_folder()) as folder:
+        yield Path(folder)
 
 
 def a_journal(folder: Path) -> tuple[Path, list[dict[str, object]], list[int]]:
