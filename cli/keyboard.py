@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cli.ask import NO_HINTS, Ask, Back, Hints, Leave
-from cli.text import clean
+from cli.screen import in_its_letters
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -63,7 +63,7 @@ class TerminalKeyboard:
     def _edit(self, prompt: str, secret: bool, hints: Hints) -> str:
         session = self._session(secret, hints)
         session.app.ttimeoutlen, session.app.timeoutlen = ESCAPE_S, CHORD_S
-        return session.prompt(prompt, pre_run=self._shown)
+        return session.prompt(_fit(prompt), pre_run=self._shown)
 
     def _session(self, secret: bool, hints: Hints) -> PromptSession[str]:
         from prompt_toolkit import PromptSession
@@ -81,7 +81,7 @@ class TerminalKeyboard:
                 "completer": _completer(hints) if hints.options else None,
                 "complete_while_typing": False,
                 "reserve_space_for_menu": ROOM,
-                "placeholder": clean(hints.suggestion) and [("dim", clean(hints.suggestion))],
+                "placeholder": hints.suggestion and [("dim", _fit(hints.suggestion))],
             }
         if self.status is not None:
             options |= {"bottom_toolbar": lambda: self._toolbar(hints), "refresh_interval": REFRESH_S}
@@ -102,9 +102,9 @@ class TerminalKeyboard:
 
         app = get_app()
         width = max(app.output.get_size().columns, 1)
-        why = clean(_objection(hints, app.current_buffer.text.strip()))
+        why = _fit(_objection(hints, app.current_buffer.text.strip()))
         said = [(OBJECTION, f"{line.ljust(width)}\n") for line in wrap(why, width)]
-        return [*said, ("", clean(self.status()) if self.status is not None else "")]
+        return [*said, ("", _fit(self.status()) if self.status is not None else "")]
 
     def _can_draw(self) -> bool:
         """Whether prompt_toolkit is of use. On a dumb terminal it would show secrets as they are typed."""
@@ -133,6 +133,11 @@ class TerminalKeyboard:
         if self._on_screen is not None:
             action, self._on_screen = self._on_screen, None
             action()
+
+
+def _fit(words: object) -> str:
+    """A text as the terminal can show it; prompt_toolkit writes to the standard output."""
+    return in_its_letters(words, sys.stdout)
 
 
 def ask_aside(to: TextIO) -> Ask:
@@ -189,7 +194,7 @@ def _completer(hints: Hints) -> Completer:
             for value, meaning in hints.options:
                 words = (value, meaning, *meaning.split())
                 if any(word.casefold().startswith(typed.casefold()) for word in words):
-                    yield Completion(value, -len(typed), display=clean(value), display_meta=clean(meaning))
+                    yield Completion(value, -len(typed), display=_fit(value), display_meta=_fit(meaning))
 
     return Options()
 
@@ -210,6 +215,6 @@ def _validator(hints: Hints) -> Validator:
         def validate(self, document: Document) -> None:
             why = _objection(hints, document.text.strip())
             if why:
-                raise ValidationError(len(document.text), clean(why))
+                raise ValidationError(len(document.text), _fit(why))
 
     return Checked()

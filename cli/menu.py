@@ -251,8 +251,8 @@ class CLI:
                 (self._status.text(self.screen.console.width), FAINT)
             )  # where nothing stands under a prompt
         entries = entries_for(context.role)
-        lines = columns(entries, self.screen.console.width if self.screen.live else 0)
-        if self.screen.live and used and used + len(lines) + AROUND > self.screen.console.height:
+        lines = columns(entries, self.screen.console.width if self.screen.on_terminal else 0)
+        if self.screen.on_terminal and used and used + len(lines) + AROUND > self.screen.console.height:
             lines = [brief(entries)]
         for line in lines:
             self.screen.line(line)

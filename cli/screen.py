@@ -64,8 +64,12 @@ class Screen:
     @property
     def unicode(self) -> bool:
         """Whether the stream takes more than ASCII."""
-        encoding = getattr(self.console.file, "encoding", None)
-        return not encoding or encoding.lower().replace("-", "").startswith("utf")
+        return takes_unicode(self.console.file)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody sees it line by line, be it on a terminal that can do nothing else."""
+        return self.console.is_terminal
 
     def line(self, *pieces: Piece) -> None:
         """One line; long ones are left to the terminal to wrap, so that they can be copied whole."""
@@ -76,7 +80,7 @@ class Screen:
             words, style = (piece, "") if isinstance(piece, str) else piece
             text.append(self._known(words), style)
         self.console.print(text, soft_wrap=True)
-        if self.live:
+        if self.on_terminal:
             self.lines += max(1, -(-text.cell_len // max(self.console.width, 1)))
 
     def _known(self, words: str) -> str:
@@ -107,8 +111,20 @@ class Screen:
             cells = [(piece, "") if isinstance(piece, str) else piece for piece in row]
             table.add_row(*(Text(self._known(words), style) for words, style in cells))
         self.console.print(table)
-        if self.live:
+        if self.on_terminal:
             self.lines += len(self.console.render_lines(table, pad=False))
+
+
+def takes_unicode(stream: object) -> bool:
+    """Whether a stream takes more than ASCII."""
+    encoding = getattr(stream, "encoding", None)
+    return not encoding or encoding.lower().replace("-", "").startswith("utf")
+
+
+def in_its_letters(words: object, stream: object) -> str:
+    """A text made clean, with an escape or a plain stand-in for what the stream does not take."""
+    text = clean(words)
+    return text if takes_unicode(stream) else text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
 
 
 class QuietScreen(Screen):

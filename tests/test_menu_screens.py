@@ -349,6 +349,18 @@ def test_a_terminal_without_unicode(folder: Path) -> None:
     assert "\\u" not in text
 
 
+def test_questions_and_offers_without_unicode(folder: Path) -> None:
+    (folder / "design").touch()
+    with menu(folder, LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") as terminal:
+        terminal.log_in("ann")
+        terminal.choose("7")
+        terminal.asks("Slice ID [1000]:")
+        terminal.send(TAB)
+        terminal.matches(r'1000 +"lab" \[design\]: 2 VMs, 1 link')
+        terminal.send(ENTER)
+        terminal.asks('Delete slice 1000 "lab" [design]')
+
+
 # ── ways out ────────────────────────────────────────────────────────────────────────────────────────────
 
 
