@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 
@@ -66,6 +67,28 @@ def furnish(made: Installation, owner: str) -> None:
         data["slices"][str(cut)] |= {"status": "deploying", "operation": dead | {"back": "design"}}
 
 
+def answer_for_the_wire(api: Any) -> None:
+    """Hosts in memory have no wire: what frames on one would show is said as if all were well, of what was asked for."""
+
+    def path(username: str, start: str, end: str) -> tuple[bool, Any]:
+        hop = {
+            "name": "port",
+            "device": "tap",
+            "host": "10.0.10.1",
+            "found": "there",
+            "broken": "",
+            "command": "ip link",
+        }
+        return True, {"from": start, "to": end, "hops": [hop], "broken": None, "must_reach": True}
+
+    def verify(slice_id: int | None = None, *, username: str) -> tuple[bool, Any]:
+        found = {"nics": 2, "frames": 40, "heard": 60, "not_heard": 400, "seconds": 0.5}
+        nothing: Any = {"violations": [], "unproven": [], "guests": {}, "unreachable": {}}
+        return True, found | nothing | {"evidence": f"of {slice_id or 'all'} for {username}"}
+
+    api.path, api.verify = path, verify
+
+
 def installation(folder: Path, user: str, role: str) -> Opened:
     """What the menu is opened on; made anew where there is no state file yet."""
     is_new = not (folder / "database.yaml").exists()
@@ -82,6 +105,7 @@ def installation(folder: Path, user: str, role: str) -> Opened:
             design(made, user)
         if (folder / "furnished").exists():
             furnish(made, user)
+    answer_for_the_wire(made.api)
     logs.configure(made.state, "INFO")
     return Opened(made.state, made.api.db, made.api.settings, made.api)
 

@@ -171,6 +171,27 @@ ADMIN = (
 )
 
 
+CLOSELY = (
+    Walk(
+        "21",
+        (
+            SLICE,
+            Step("From (VM:interface):", "vm1:eth1", "vm1", "There is vm1:eth1, vm2:eth1; found vm1."),
+            Step("To (VM:interface", "vm2:eth1", "vm1:eth1", "There is vm2:eth1, gateway, dhcp; found vm1:eth1."),
+        ),
+        "The way from 1001:eth1 to 1002:eth1 is whole.",
+    ),
+    Walk("22", (Step("Slice ID, or all [all]:", "", "7", "There is no slice 7."),), "evidence: of all for ann"),
+    Walk("22", (Step("Slice ID, or all [all]:", "hers"),), "evidence: of 1003 for ann"),
+    Walk(
+        "23",
+        (Step("Slice ID, or all [all]:", "lab", "no", "There is no slice no."), Step("Set 2 of them right", "n", "x")),
+        "Nothing was changed.",
+    ),
+    Walk("23", (Step("Slice ID, or all [all]:", ""), Step("Set 2 of them right", "y")), "finds no difference."),
+)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "gate").touch()
@@ -181,6 +202,13 @@ def records(folder: Path) -> str:
     """What the records say, but for counters and who is at what."""
     data = Database(folder / "database.yaml").data
     return json.dumps({"slices": data["slices"], "users": data["users"]}, sort_keys=True)
+
+
+def enter(terminal: Terminal) -> None:
+    """Log in where something is asked before the menu."""
+    terminal.answer("Username:", "ann")
+    terminal.asks("Password:")
+    terminal.send(PASSWORD + ENTER)
 
 
 def done(terminal: Terminal, walk: Walk) -> None:
@@ -220,9 +248,7 @@ def test_every_question_can_be_left_and_nothing_is_changed(
     half = [one for one in questions if int(one.entry) % 2 == part]
     assert len(half) > 25
     with menu(folder, user="ann", role="admin") as terminal:
-        terminal.answer("Username:", "ann")
-        terminal.asks("Password:")
-        terminal.send(PASSWORD + ENTER)
+        enter(terminal)
         terminal.asks("1 resume, 2 rollback, 3 leave:")  # what was cut short, is asked about before the menu
         terminal.send(key)
         terminal.asks(CHOOSE)
@@ -267,6 +293,17 @@ def test_what_runs(folder: Path) -> None:
         done(terminal, RUNNING[0])
         terminal.send(ESC)
         for walk in RUNNING[1:]:
+            done(terminal, walk)
+        terminal.asks(CHOOSE)
+
+
+def test_what_looks_closely(folder: Path) -> None:
+    """What there is to be seen on a wire is on the lab (on_lab/test_menu_transcript.py); differences are real here, too."""
+    (folder / "furnished").touch()
+    with menu(folder, user="ann", role="admin") as terminal:
+        enter(terminal)
+        terminal.answer("1 resume, 2 rollback, 3 leave:", "leave")
+        for walk in CLOSELY:
             done(terminal, walk)
         terminal.asks(CHOOSE)
 
