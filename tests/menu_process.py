@@ -68,7 +68,7 @@ def furnish(made: Installation, owner: str) -> None:
 
 
 def answer_for_the_wire(api: Any) -> None:
-    """Hosts in memory have no wire: what frames on one would show is said as if all were well, of what was asked for."""
+    """Hosts in memory have no wire: what one would show is said as if all were well, of what was asked for."""
 
     def path(username: str, start: str, end: str) -> tuple[bool, Any]:
         hop = {

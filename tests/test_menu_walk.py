@@ -261,6 +261,10 @@ def test_every_question_can_be_left_and_nothing_is_changed(
             assert records(folder) == before, one
 
 
+def test_every_entry_has_a_walk() -> None:
+    assert {walk.entry for walk in (*WALKS, *RUNNING, *ADMIN, *CLOSELY)} == {entry.number for entry in ENTRIES} - {"0"}
+
+
 def test_every_entry_with_good_and_bad_answers(folder: Path) -> None:
     """In an order in which each finds what it needs; deploying and deleting at the end."""
     (folder / "design").touch()
@@ -298,7 +302,7 @@ def test_what_runs(folder: Path) -> None:
 
 
 def test_what_looks_closely(folder: Path) -> None:
-    """What there is to be seen on a wire is on the lab (on_lab/test_menu_transcript.py); differences are real here, too."""
+    """What is seen on a wire has its test on the lab (on_lab/test_menu_transcript.py); differences are real here, too."""
     (folder / "furnished").touch()
     with menu(folder, user="ann", role="admin") as terminal:
         enter(terminal)
