@@ -302,7 +302,7 @@ def test_what_runs(folder: Path) -> None:
 
 
 def test_what_looks_closely(folder: Path) -> None:
-    """What is seen on a wire has its test on the lab (on_lab/test_menu_transcript.py); differences are real here, too."""
+    """A wire has its test on the lab, in on_lab/test_menu_transcript.py; differences are real here, too."""
     (folder / "furnished").touch()
     with menu(folder, user="ann", role="admin") as terminal:
         enter(terminal)
