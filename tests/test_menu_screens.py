@@ -5,6 +5,7 @@ Golden screens are tests/golden/screens/*.txt; `CLOUDREPO_WRITE_GOLDEN=1` writes
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from menu_process import PASSWORD
 from menu_terminal import CHOOSE, CTRL_C, DOWN, ENTER, ESC, TAB, UP, Terminal, menu
 
 GOLDEN = Path(__file__).parent / "golden/screens"
+README_PICTURE = Path(__file__).resolve().parent.parent / "docs/pictures/menu.svg"
 SIZES = ((80, 24), (120, 40))
 COLOUR = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38|4[0-7]|48|9[0-7])(?:;[0-9]+)*m")
 
@@ -266,6 +268,32 @@ def test_what_is_wrong_is_in_the_status(folder: Path) -> None:
             }  # fmt: skip
             data["slices"]["1000"]["status"] = "deploying"
         terminal.shows("1 operation unfinished: see 13")
+
+
+def words_of_svg(file: Path) -> list[str]:
+    """The lines of a terminal in a picture, from above, with `#` for each number."""
+    rows: dict[float, str] = {}
+    for y, words in re.findall(r'<text[^>]* y="([0-9.]+)"[^>]*>([^<]*)</text>', file.read_text(encoding="utf-8")):
+        rows[float(y)] = rows.get(float(y), "") + html.unescape(words).replace("\xa0", " ").rstrip("\n")
+    return [re.sub(r"\d+(\.\d+)?", "#", rows[y]).rstrip() for y in sorted(rows)]
+
+
+def test_the_picture_in_the_readme_is_what_the_menu_shows(folder: Path) -> None:
+    """But for numbers: a class has others, and so has its lab."""
+    with menu(folder, user="admin", role="admin", rows=70) as terminal:
+        terminal.log_in("admin")
+        terminal.choose("9")
+        answers = ("ring", "5", "cirros", "nobody", "y", "my ring")
+        for prompt, words in zip(("Shape", "Machines", "Flavor", "Who", "Make", "Slice name"), answers, strict=True):
+            terminal.answer(prompt, words)
+        terminal.shows("Slice created!")
+        terminal.choose("6")
+        terminal.answer("Slice ID", "my ring")
+        terminal.shows("5 shows addresses, 8 opens a console.")
+        shown = re.sub(r"\d+(\.\d+)?", "#", terminal.past).splitlines()
+    drawn = [line for line in words_of_svg(README_PICTURE) if line and line != "./cloud"]
+    assert len(drawn) > 40
+    assert [line for line in drawn if line not in shown] == []
 
 
 # ── other terminals ─────────────────────────────────────────────────────────────────────────────────────

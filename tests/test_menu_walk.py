@@ -302,7 +302,7 @@ def test_what_runs(folder: Path) -> None:
 
 
 def test_what_looks_closely(folder: Path) -> None:
-    """A wire has its test on the lab, in on_lab/test_menu_transcript.py; differences are real here, too."""
+    """What these hosts cannot have on a wire is told to them; differences between them and the records are real."""
     (folder / "furnished").touch()
     with menu(folder, user="ann", role="admin") as terminal:
         enter(terminal)
