@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from cloudrepo.topology import reading
-from control import topology
+from cloudrepo.topology import reading, slices, writing
+from cloudrepo.topology.model import Link, Topology
+from control import topology as use
+from on_lab import edits
 from on_lab.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.lab
@@ -31,6 +33,21 @@ LATER = LAB + "  - b:eth2 -- c:eth1\n"
 LAST = LAB.replace("  c: {", "  d: {worker: 10.0.10.1}\n  c: {").replace(
     "a:eth1 -- b:eth1", "[b:eth2, c:eth1, d:eth1, a:eth2]"
 )
+#: What random edits begin with; the first link is in none.
+BEFORE = """\
+version: 1
+name: changing
+nodes:
+  a: {interfaces: 3, worker: 10.0.10.1}
+  b: {interfaces: 3, worker: 10.0.10.2}
+  c: {interfaces: 2, worker: 10.0.10.3}
+  x: {interfaces: 3, worker: 10.0.10.1, flavor: still}
+links:
+  - a:eth1 -- b:eth1
+  - [b:eth2, c:eth1, x:eth1]
+"""
+SEED, EDITS = 20261129, 8
+STILL = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp to hlt
 
 
 @dataclass
@@ -41,10 +58,11 @@ class Scene:
     slice_id: int
 
     def apply(self, text: str) -> list[str]:
+        """What was done."""
         lab, api = reading.read(text, "lab.cloud.yml"), self.cluster.api
-        found = topology.plan(api, "admin", lab)
-        done = [action.text for action in topology.apply(api, "admin", lab, found).done]
-        assert topology.plan(api, "admin", lab).difference.actions == (), "applied twice is applied once"
+        found = use.plan(api, "admin", lab)
+        done = [action.text for action in use.apply(api, "admin", lab, found).done]
+        assert use.plan(api, "admin", lab).difference.actions == (), "applied twice is applied once"
         return done
 
     def vms(self) -> dict[str, dict[str, Any]]:
@@ -63,13 +81,24 @@ class Scene:
         asked = ("ping", "-c", "1", "-W", "1", "-I", interface, other)
         return self.address(name, interface) in shown and self.cluster.guest(vm_id, *asked).status == 0
 
+    def seen(self, topology: Topology) -> edits.Seen:
+        """As the hosts have it, made of this file."""
+        return edits.look(self.cluster, topology, {name: vm["vm_id"] for name, vm in self.vms().items()})
+
+    def view(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.cluster.ok("get_slice", "admin", self.slice_id)
+        return found
+
     def differing(self) -> list[Any]:
         return [one for one in self.cluster.ok("drift")["objects"] if one["state"] not in ("ok", "foreign")]
 
 
 @pytest.fixture(scope="module")
-def scene(module_clusters: Callable[..., Cluster]) -> Iterator[Scene]:
-    cluster = module_clusters()
+def scene(module_clusters: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Machines of the flavor `still` have a boot sector that does nothing, so that they cost nothing."""
+    image = tmp_path_factory.mktemp("still") / "still.img"
+    image.write_bytes(STILL.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    cluster = module_clusters(flavors={"still": {"cores": 1, "ram_gb": 0.0625, "disk_gb": 1, "image": str(image)}})
     made = Scene(cluster, 1000)
     made.apply(LAB)
     cluster.ok("deploy_slice", "admin", 1000)
@@ -113,3 +142,31 @@ def test_files_change_what_runs_and_touch_nothing_else(scene: Scene, capsys: pyt
     ]
     assert {name: vm["pid"] for name, vm in scene.vms().items()} == pids
     assert scene.works("a", "eth2", target) and scene.differing() == []
+
+
+@pytest.mark.cost(seconds=35)
+def test_random_edits_touch_only_what_changed(scene: Scene) -> None:
+    scene.apply(BEFORE)
+    topology = reading.read(BEFORE, "lab.cloud.yml")
+    stays = topology.links[0]
+    editor = edits.Editor(SEED, "still", [stays])
+    wait_until(lambda: len(leases(scene.seen(topology), stays)) == 2, 60, "a and b have their leases")
+    before = scene.seen(topology)
+    for number in range(EDITS):
+        topology = editor.edited(topology)
+        text = writing.text_of(topology)
+        about = f"edit {number} of seed {SEED}:\n{writing.text_of(before.topology)}became\n{text}"
+        scene.apply(text)
+        after = scene.seen(topology)
+        assert edits.touched(before, after) == [], about
+        assert edits.essence(slices.topology_of(scene.view())) == edits.essence(topology), about
+        running = {int(vm_id): at for host in after.hosts.values() for vm_id, (at, _) in host["machines"].items()}
+        assert running == {vm["vm_id"]: vm["pid"] for vm in scene.vms().values()}, about
+        assert set(after.ids) == {node.name for node in topology.nodes} and scene.differing() == [], about
+        before = after
+    assert len(leases(before, stays)) == 2
+    wait_until(functools.partial(scene.works, "a", "eth1", scene.address("b", "eth1")), 60, "a reaches b")
+
+
+def leases(seen: edits.Seen, link: Link) -> list[str]:
+    return list((seen.server(link) or {}).get("leases", []))
