@@ -22,6 +22,7 @@ pytestmark = pytest.mark.lab
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PASSWORD = "orange-seven"
+HOST_OF_WEB = "10.0.10.1"
 
 
 @contextmanager
@@ -93,6 +94,31 @@ def delete(terminal: Terminal) -> None:
     terminal.wait("Slice deleted", 60)
 
 
+def look_closely(terminal: Terminal, lab: Lab) -> None:
+    """Menu entries 21 to 23, good and bad answers: the way is whole, nothing is heard astray, a TAP is set right."""
+    terminal.answer(CHOOSE, "21")
+    terminal.answer("Slice ID", "1000")
+    terminal.answer("From (VM:interface): ", "web")
+    terminal.wait("There is web:eth0, web:eth1, db:eth1; found web.")
+    terminal.answer("From (VM:interface): ", "web:eth1")
+    terminal.answer("To (VM:interface, gateway or dhcp): ", "db:eth1")
+    terminal.wait("The way from web:eth1 to db:eth1 is whole.", 60)
+    terminal.answer(CHOOSE, "22")
+    terminal.answer("Slice ID, or all [all]: ", "2000")
+    terminal.wait("There is no slice 2000.")
+    terminal.answer("Slice ID, or all [all]: ", "1000")
+    terminal.wait("0 violations: 3 NICs, ", 60)
+    terminal.answer(CHOOSE, "23")
+    terminal.answer("Slice ID, or all [all]: ", "two machines")
+    terminal.wait("0 differences: ", 60)
+    for answer, shown in (("n", "Nothing was changed."), ("y", "A second look finds no difference.")):
+        lab.host(HOST_OF_WEB, ["ip", "link", "set", "tap_1001_eth1", "down"])
+        terminal.answer(CHOOSE, "23")
+        terminal.answer("Slice ID, or all [all]: ", "")
+        terminal.answer("Set 1 of them right (y/N): ", answer, 60)
+        terminal.wait(shown, 60)
+
+
 def open_shell(terminal: Terminal, vm: str) -> None:
     """The serial console of a guest, once its shell asks for a line."""
     terminal.answer(CHOOSE, "8")
@@ -105,7 +131,7 @@ def open_shell(terminal: Terminal, vm: str) -> None:
         terminal.child.send("\r")
 
 
-@pytest.mark.cost(seconds=12)
+@pytest.mark.cost(seconds=25)
 def test_the_documented_conversation(lab: Lab, tmp_path: Path) -> None:
     before = snapshot(lab)
     with menu(lab, tmp_path) as terminal:
@@ -114,6 +140,7 @@ def test_the_documented_conversation(lab: Lab, tmp_path: Path) -> None:
         terminal.answer(CHOOSE, "5")
         deploy(terminal)
         terminal.answer(CHOOSE, "5")
+        look_closely(terminal, lab)
         delete(terminal)
         terminal.answer(CHOOSE, "0")
         terminal.child.expect(pexpect.EOF, timeout=20)
@@ -133,6 +160,7 @@ def test_the_documented_conversation(lab: Lab, tmp_path: Path) -> None:
         "       eth1: 52:54:00:03:e9:01, VLAN 100, link 1 to db eth1, 192.168.100.10",
         "  └─ VM 1002: db (VNC: 5902, Worker: 10.0.10.2, Disk: 1 GB)",
         "       eth0: 52:54:00:03:ea:00, not linked",
+        "             state down, wanted up",
     ):
         assert line in terminal.lines, f"{line!r} is missing in:\n" + "\n".join(terminal.lines)
     assert differences(before, snapshot(lab)) == []
