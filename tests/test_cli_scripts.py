@@ -74,8 +74,13 @@ FILES_ALONE = [
 
 
 UNCONCERNED = (("events",), ("log",), ("state", "history"), ("config", "show"), ("init", "directory"))
-#: What is said before the file is looked at: nobody is there to agree; that is no such word.
-REFUSED_BEFORE = {("state", "restore", "generation"): "unanswered", ("state", "use", "which"): "usage"}
+#: What is said before the state is looked at: nobody is there to agree; that is no such word; there is no such file.
+REFUSED_BEFORE = {
+    ("state", "restore", "generation"): "unanswered",
+    ("state", "use", "which"): "usage",
+    ("topology", "plan", "file"): "system",
+    ("topology", "apply"): "usage",
+}
 
 
 def test_the_commands_for_programs_are_found() -> None:
