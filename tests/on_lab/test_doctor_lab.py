@@ -54,6 +54,15 @@ def test_a_sound_lab_has_nothing_and_is_left_as_it_was(cluster: Cluster) -> None
     assert cluster.snapshot() == before
 
 
+@pytest.mark.cost(seconds=8)
+def test_all_vlans_can_be_tried_and_the_one_that_is_lost_is_found(cluster: Cluster) -> None:
+    with sick_hosts.dropped(cluster, "-p", "802_1Q", "--vlan-id", "3777"):
+        found = cluster.ok("doctor", (), range(100, 4095))
+    assert found["vlans"] == "100-4094"
+    (lost,) = [one for one in found["findings"] if one["level"] != "ok"]
+    assert lost["code"] == "hosts.vlan" and "frames in VLAN 3777 are lost between all hosts" in lost["text"], lost
+
+
 @pytest.mark.parametrize("name", sick_hosts.SICKNESSES)
 @pytest.mark.cost(seconds=3)
 def test_what_is_wrong_is_named_with_its_remedy_and_nothing_else(cluster: Cluster, name: str) -> None:

@@ -44,7 +44,7 @@ def modules(folder: Path) -> list[Path]:
 
 
 def with_python(work: Path) -> bytes:
-    """What is beside the guest's own programs, as an archive."""
+    """What is beside the guest's own programs, as an archive; not packed, which an emulated processor is slow at."""
     root = work / "root"
     (root / "limits").mkdir(parents=True)
     (root / "limits/program.py").write_text(PROGRAM.read_text())
@@ -61,7 +61,7 @@ def with_python(work: Path) -> bytes:
     (root / "usr/bin/python3").symlink_to(program.name)
     for name in ("proc", "sys", "dev"):
         (root / name).mkdir()
-    return initramfs._pack(root, work / "python").read_bytes()
+    return gzip.decompress(initramfs._pack(root, work / "python").read_bytes())
 
 
 def kernel_and_initrd(work: Path) -> tuple[Path, bytes]:
@@ -72,7 +72,7 @@ def kernel_and_initrd(work: Path) -> tuple[Path, bytes]:
     for name in ("vmlinuz", "initrd"):
         words = ["mcopy", "-n", "-i", place, f"::/{name}", str(work / name)]
         subprocess.run(words, check=True, env={**os.environ, "MTOOLS_SKIP_CHECK": "1"})
-    return work / "vmlinuz", (work / "initrd").read_bytes()
+    return work / "vmlinuz", gzip.decompress((work / "initrd").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the guest says."""
     work = tmp_path_factory.mktemp("limits")
     kernel, initrd = kernel_and_initrd(work)
-    assert gzip.decompress(initrd)[:6] == b"070701"
     (work / "both").write_bytes(initrd.ljust(-(-len(initrd) // 4) * 4, b"\0") + with_python(work))
     words = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "768", "-no-reboot"]
     words += ["-kernel", str(kernel), "-initrd", str(work / "both"), "-append", BOOT, "-serial", "stdio"]
