@@ -90,7 +90,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.cost(seconds=15)
+@pytest.mark.cost(seconds=6)
 @pytest.mark.parametrize(
     ("what", "value", "event"),
     [
