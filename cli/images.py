@@ -68,7 +68,7 @@ def remove(context: typer.Context, name: Name, as_json: Json = False) -> int:
 
 def described(image: Mapping[str, Any]) -> str:
     """`qcow2, 0.02 GiB, a disk of 2.20 GiB`."""
-    return f"{image['format']}, {_gib(image['size'])}, a disk of {_gib(image['virtual_size'])}"
+    return f"{image['format']}, {gib(image['size'])}, a disk of {gib(image['virtual_size'])}"
 
 
 def show_images(screen: Screen, answer: Mapping[str, Any]) -> None:
@@ -97,12 +97,13 @@ def _row(image: Mapping[str, Any]) -> list[Piece]:
     used += [f"flavor {name}" for name in image["flavors"]]
     if image["others"]:
         used.append(count(image["others"], "slice of others", "slices of others"))
-    sizes = (_gib(image["size"]), _gib(image["virtual_size"]))
+    sizes = (gib(image["size"]), gib(image["virtual_size"]))
     return [
         *(image["name"], image["format"], *sizes, image["added_by"], on, ", ".join(used) or "nobody"),
         (image["sha256"][:16], FAINT),
     ]
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """A size in bytes, for people."""
     return f"{size / GIB:.2f} GiB" if size >= GIB // 100 else f"{size / 1024**2:.2f} MiB"

@@ -326,6 +326,20 @@ def opened(path: str, inbox: str = "") -> Iterator[int]:
         os.close(number)
 
 
+def waiting(inbox: str) -> list[tuple[str, int]]:
+    """Names and sizes in bytes of what lies in an inbox and may be added; nothing where it cannot be read."""
+    found = []
+    try:
+        with os.scandir(inbox) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                    found.append((entry.name, facts.st_size))
+    except OSError:
+        return []
+    return sorted(found)
+
+
 def _cannot_open(path: str, error: OSError | ValueError) -> RefusedError:
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return _no_file(path, "a symbolic link", "Name the file itself")

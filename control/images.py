@@ -42,8 +42,12 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
             f"{shown(told)} is no format of an image", evidence="there are qcow2 and raw", code="images.format"
         )
     name = image_library.require_name(name)
-    if username is not None and not limits.students:
-        _refuse_students(context, username)
+    if _is_student(context, username) and not limits.students:
+        raise RefusedError(
+            "students add no images here",
+            remedy="Ask an instructor; the setting images.students allows it",
+            code="images.students",
+        )
     if not at_a_shell and not limits.inbox:
         raise RefusedError(
             "no image can be added here",
@@ -54,7 +58,7 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
     bounds = Bounds(
         size=_bytes(limits.max_gb), virtual_size=_bytes(limits.max_virtual_gb), together=_bytes(limits.store_gb)
     )
-    inbox = "" if at_a_shell else str(Path(limits.inbox).expanduser())
+    inbox = "" if at_a_shell else _inbox_folder(context)
     try:
         with image_library.opened(str(path), inbox) as number:
             image = context.library.add(number, name, told=told, bounds=bounds, who=username or OPERATOR)
@@ -68,15 +72,11 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
     return _view(context, _visible(context, username), image)
 
 
-def _refuse_students(context: Context, username: str) -> None:
+def _is_student(context: Context, username: str | None) -> bool:
+    if username is None:
+        return False
     with context.db.lock:
-        role = permissions.role_of(user_record(context.db.data, username))
-    if role == "student":
-        raise RefusedError(
-            "students add no images here",
-            remedy="Ask an instructor; the setting images.students allows it",
-            code="images.students",
-        )
+        return permissions.role_of(user_record(context.db.data, username)) == "student"
 
 
 def _bytes(gib: float) -> int:
@@ -94,7 +94,8 @@ def listed(context: Context, username: str | None, *, look: bool) -> Record:
     Returns:
         `images`: each with the fields of `image_library.Image`, `slices` (those that who asks may see: `slice_id`,
         `name` and `vms`, ids), `others` (how many more use it), `flavors` whose image it is, and `workers` that have
-        a copy, None when nobody asked. `unreachable`: why, by worker.
+        a copy, None when nobody asked. `unreachable`: why, by worker. `inbox`: what lies there and may be added by who
+        asks (`file`, `bytes`); None where they may add nothing from it.
     """
     visible = _visible(context, username)
     images = [_view(context, visible, image) for image in context.library.images()]
@@ -107,7 +108,18 @@ def listed(context: Context, username: str | None, *, look: bool) -> Record:
                 for ip, paths in copies.items()
                 if manager.bases.path_on(ip, manager.base_dir, image["sha256"], _file_name(image)) in paths
             ]
-    return {"images": images, "unreachable": unreachable}
+    return {"images": images, "unreachable": unreachable, "inbox": _inbox(context, username)}
+
+
+def _inbox(context: Context, username: str | None) -> list[Record] | None:
+    limits = context.settings.images
+    if not limits.inbox or (_is_student(context, username) and not limits.students):
+        return None
+    return [{"file": name, "bytes": size} for name, size in image_library.waiting(_inbox_folder(context))]
+
+
+def _inbox_folder(context: Context) -> str:
+    return str(Path(context.settings.images.inbox).expanduser())
 
 
 def _file_name(image: Mapping[str, Any]) -> str:

@@ -94,6 +94,8 @@ def installation(folder: Path, user: str, role: str) -> Opened:
     is_new = not (folder / "database.yaml").exists()
     if (folder / "furnished").exists():
         (folder / "inbox").mkdir(exist_ok=True)
+        for name in ("one.img", "two.img"):
+            (folder / "inbox" / name).write_bytes(bytes(512))
         (folder / "settings.yaml").write_text(f"images:\n  inbox: {folder}/inbox\n")
     made = Installation(folder)
     made.api = made.orchestrator(Gated(folder / "gate"))

@@ -208,9 +208,26 @@ def test_who_is_logged_in_adds_from_the_inbox_only(room: Room) -> None:
     room.api.session = Session()
 
 
+def test_the_inbox_is_shown_to_who_may_add_from_it(tmp_path: Path) -> None:
+    """What is no plain file, or has a second name, is not offered."""
+    for is_open in (False, True):
+        (tmp_path / str(is_open)).mkdir()
+        room = Room(tmp_path / str(is_open), students=is_open)
+        (room.inbox / "link").symlink_to("/etc/shadow")
+        (room.inbox / "folder").mkdir()
+        os.link(room.file(), room.inbox / "second name")
+        (room.inbox / "focal.img").write_bytes(bytes(512))
+        offered = [{"file": "focal.img", "bytes": 512}]
+        for who, expected in (("ines", offered), ("ann", offered if is_open else None)):
+            assert room.ok("list_images", who)["inbox"] == expected, (who, is_open)
+        room.inbox.rename(tmp_path / f"gone {is_open}")
+        assert room.ok("list_images", "ines")["inbox"] == []
+
+
 def test_without_an_inbox_nothing_is_added_in_the_menu(tmp_path: Path) -> None:
     room = Room(tmp_path, inbox="")
     room.api.session = Session("ines")
+    assert room.ok("list_images", "ines")["inbox"] is None
     answer = room.no("add_image", "ines", "x", "focal.qcow2")
     assert answer.code == "images.inbox" and "./cloud image add FILE" in answer
 
@@ -426,7 +443,6 @@ def test_the_menu_shows_adds_and_removes_images(room: Room, monkeypatch: pytest.
     from cli.screens.context import Context
     from cli.screens.images import images_menu
 
-    room.file().rename(room.inbox / "focal.qcow2")
     room.api.session = Session("ines")
 
     def choose(*answers: str) -> str:
@@ -435,7 +451,9 @@ def test_the_menu_shows_adds_and_removes_images(room: Room, monkeypatch: pytest.
         return stream.getvalue()
 
     assert "No image has been added." in choose("3")
-    assert "Image focal was added: qcow2" in choose("1", "focal.qcow2", "", "n")
+    assert "The inbox is empty: put a file there first." in choose("1")
+    room.file().rename(room.inbox / "focal.qcow2")
+    assert "Image focal was added: qcow2" in choose("1", "", "", "n"), "the only file is what Enter means"
     assert "is no file of the inbox" in choose("1", "/etc/shadow", "x", "y")
     shown = choose("2", "focal", "n")
     assert "ines" in shown and "Nothing was removed." in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli.images import described, show_images, show_removed
+from cli.images import described, gib, show_images, show_removed
 from cli.operation import run_work
 from cli.screen import FAINT, GOOD
 from cli.screens.context import Context
@@ -24,15 +24,25 @@ def images_menu(context: Context) -> None:
         context.screen.line(f"  {number}. {words}")
     chosen = context.ask.choice("What", LISTED, suggestion=LISTED.index("Back"))
     if chosen == 0:
-        _add(context)
+        _add(context, answer["inbox"])
     elif chosen == 1:
         _remove(context, answer["images"])
 
 
-def _add(context: Context) -> None:
+def _add(context: Context, inbox: Sequence[Mapping[str, Any]] | None) -> None:
     from cloudrepo.image_library import name_of_file
 
-    file = context.ask.text("File in the inbox")
+    if not inbox:
+        why = "The inbox is empty: put a file there first." if inbox is not None else "You add no images here."
+        context.screen.line(why, (" An operator adds any file with `./cloud image add FILE`.", FAINT))
+        return
+    for one in inbox:
+        context.screen.line(f"  {one['file']} ", (f"({gib(one['bytes'])})", FAINT))
+    file = context.ask.text(
+        "File in the inbox",
+        options=[(str(one["file"]), gib(one["bytes"])) for one in inbox],
+        suggestion=str(inbox[0]["file"]) if len(inbox) == 1 else "",
+    )
     name = context.ask.text("Name", default=name_of_file(file))
     is_raw = context.ask.yes("Is it a plain (raw) disk, not qcow2", default=False)
     run_work(
