@@ -91,7 +91,8 @@ class Cluster:
         }
         for group, values in (settings or {}).items():
             wanted[group] = {**wanted.get(group, {}), **values} if isinstance(values, Mapping) else values
-        (folder / "settings.yaml").write_text(yaml.safe_dump(wanted))
+        # In this order: the first flavor is the default.
+        (folder / "settings.yaml").write_text(yaml.safe_dump(wanted, sort_keys=False))
         self.state = folder / "database.yaml"
         self.api: OrchestratorAPI = build(self.state)
         self._apis = [self.api]  # shared with those reborn of it
