@@ -226,10 +226,11 @@ class Battlefield:
         left = [one for one in answer["after"]["objects"] if one["difference"]]
         for ip in HOSTS:
             self.cluster.host(ip, "ovs-appctl", "fdb/flush", "br-int")
-        # what the switch between the hosts has learnt of the attacker's frames is learnt anew
+        # where gateways are is learnt anew: a frame to a MAC that a switch has not heard yet goes to all of its link
         self.cluster.lab.host(NETWORK_NODE, ["ping", "-c", "1", "-W", "1", "10.60.7.250"])
         for vlan in self.vlans[:2]:
-            words_inside = ["nsenter", f"--net=/run/netns/ns-dhcp-vlan{vlan}", "ping", "-c", "1", "-W", "1"]
+            by = ("-I", gateway_port(vlan))  # the DHCP server's device is in the same network
+            words_inside = ["nsenter", f"--net=/run/netns/ns-dhcp-vlan{vlan}", "ping", *by, "-c", "1", "-W", "1"]
             self.cluster.lab.host(NETWORK_NODE, [*words_inside, f"{self.gateway(vlan).ip[:-1]}250"])
         return left
 
