@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -239,6 +239,12 @@ def touched(before: Seen, after: Seen) -> list[str]:
         if (old or {}).get("process") != (new or {}).get("process") or (new is not None) is not link.switches["dhcp"]:
             found.append(f"{link}: server {old} is {new}")
         # a guest may have its first lease between the two looks
-        elif old and new and not set(old["leases"]) <= set(new["leases"]):
+        elif old and new and not held(old["leases"]) <= held(new["leases"]):
             found.append(f"{link}: leases {old['leases']} are {new['leases']}")
     return found
+
+
+def held(leases: Sequence[str]) -> set[tuple[str, str]]:
+    """MAC and address of each lease. A lease is renewed; a new machine may have id, MAC and lease of one that went."""
+    words = [line.split() for line in leases]
+    return {(mac, ip) for _, mac, ip, *_ in words}
