@@ -104,6 +104,11 @@ class Cluster:
 
     # -- using it --------------------------------------------------------------------------------------
 
+    @property
+    def base_images(self) -> set[str]:
+        """The files that the flavors' disks begin from."""
+        return {str(flavor["image"]) for flavor in self.api.settings.flavors.values()}
+
     def ok(self, call: str, *args: Any, **kwargs: Any) -> Any:
         """Call the façade and insist on success."""
         done, payload = getattr(self.api, call)(*args, **kwargs)

@@ -11,7 +11,7 @@ import pytest
 
 from lab.cluster import Lab
 from lab.layout import Options
-from on_lab.cluster import Cluster, differences, network_of, snapshot
+from on_lab.cluster import HOSTS, Cluster, differences, network_of, snapshot
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +21,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab.up(Options(), with_parent=os.getpid())
     yield lab
     lab.down(purge=True)
+
+
+def forget_macs(lab: Lab) -> None:
+    """Have the hosts' switches forget where MACs are.
+
+    A VM's MAC goes by its number, so one of an earlier installation had it, perhaps on another host: for five minutes a
+    switch would look for it there until the new one speaks.
+    """
+    for ip in HOSTS:
+        lab.host(ip, ["ovs-appctl", "fdb/flush"])
+
+
+@pytest.fixture(autouse=True)
+def unlearnt(request: pytest.FixtureRequest) -> None:
+    """Each test with an installation of its own begins so; those of a module, when they are made."""
+    if "lab" in request.fixturenames and "module_clusters" not in request.fixturenames:
+        forget_macs(request.getfixturevalue("lab"))
 
 
 def _installations(lab: Lab, folder: Path, module: Any) -> Iterator[Callable[..., Cluster]]:
@@ -36,6 +53,7 @@ def _installations(lab: Lab, folder: Path, module: Any) -> Iterator[Callable[...
         return made[-1]
 
     before = snapshot(lab)
+    forget_macs(lab)
     with network_of(lab.orchestrator_room().pid()):
         yield make
         for cluster in made:

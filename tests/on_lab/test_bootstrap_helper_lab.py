@@ -92,7 +92,7 @@ def test_a_bare_host_becomes_a_worker_with_the_helper_though_it_is_killed_on_the
     status, made = add(cluster)
     assert status == 0 and made["is_new"] and made["problems"] == [] == made["warnings"], made
     assert {f"made {path}" for path in (HELPER, RULE, bounds_file(cluster.api))} <= set(made["changed"]), made
-    assert sum(line.startswith("copied ") for line in made["changed"]) == 2
+    assert sum(line.startswith("copied ") for line in made["changed"]) == len(cluster.base_images)
     status, again = add(cluster)
     assert (status, again["is_new"], again["changed"], again["warnings"]) == (0, False, [], [])
 
@@ -109,7 +109,7 @@ def test_what_it_said_is_so_on_the_host(cluster: Cluster) -> None:
     assert host("ovs-vsctl", "list-ports", "br-int") == "eth1" and "UP" in host("ip", "link", "show", "dev", "eth1")
     assert host("getent", "passwd", "cloudvm").endswith(":/nonexistent:/usr/sbin/nologin")
     assert json.loads(host("cat", bounds_file(cluster.api)))["trunks"] == ["eth1"]
-    assert len(host("sh", "-c", f"ls {IMAGES}/base/*.img").split()) == 2
+    assert len(host("sh", "-c", f"ls {IMAGES}/base/*.img {IMAGES}/base/*.qcow2").split()) == len(cluster.base_images)
     shell = cluster.api.executor.execute_direct
     assert shell(BARE, "sudo -n true").returncode != 0 and "cut" in shell(BARE, f"sudo -n {HELPER} < /dev/null").stderr
     found = cluster.ok("doctor", [BARE])

@@ -21,10 +21,16 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab, module_clusters: Callable[..., Cluster]) -> Cluster:
-    """With the image of routers, which takes a minute to build when it is not in the cache."""
-    image = lab.folder.images / ROUTER_IMAGE_NAME
-    place_copy(router_image.ensure(lab.folder.cache()), image)
+def image(lab: Lab) -> Path:
+    """The image of routers, which takes a minute to build when it is not in the cache."""
+    found = lab.folder.images / ROUTER_IMAGE_NAME
+    place_copy(router_image.ensure(lab.folder.cache()), found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(image: Path, module_clusters: Callable[..., Cluster]) -> Cluster:
+    """The image comes first: afterwards this is in the lab's network, where no package can be had."""
     return module_clusters(flavors={ROUTER: {"cores": 1, "ram_gb": 0.25, "disk_gb": 1, "image": str(image)}})
 
 
