@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import readme
 from bench.deployment.report import machine
 from bench.storage import made
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- commands: made by ./cloud bench commands --readme -->", "<!-- end of commands -->"
 SMALL, CLASS = 10, 1000  # VMs
 #: Command, VMs in the state, target in seconds. Nobody is asked: there are no hosts.
@@ -126,9 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = table(measure(Path(folder), options.rounds))
     print(text)
     if options.readme:
-        head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-        page = f"{machine(load)}\n\n{options.rounds} runs of each.\n\n{text}"
-        README.write_text(f"{head}{BEGIN}\n{page}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        readme.put(BEGIN, END, f"{machine(load)}\n\n{options.rounds} runs of each.\n\n{text}")
     return 0
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from bench import readme
 from bench.deployment.report import machine
-from bench.verify import CHECKOUT, HOSTS, IMAGE, README, Say
+from bench.verify import CHECKOUT, HOSTS, IMAGE, Say
 from lab.cluster import Lab
 from lab.layout import Options
 
@@ -93,9 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = measure(options.passes, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(results))
     if options.readme:
-        head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-        text = f"{head}{BEGIN}\n{machine(load)}\n\n{table(results)}\n{END}{rest.partition(END)[2]}"
-        README.write_text(text, encoding="utf-8")
+        readme.put(BEGIN, END, f"{machine(load)}\n\n{table(results)}")
     return 0
 
 

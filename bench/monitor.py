@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
+from bench import readme
 from bench.deployment.report import machine
 from lab.cluster import Lab
 from lab.layout import Options
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- monitor: made by ./cloud bench monitor --readme -->", "<!-- end of monitor -->"
 IMAGE = "cirros-0.6.2-x86_64-disk.img"
 INTERVAL_S = 15.0
@@ -90,9 +90,7 @@ def table(results: dict[str, Any]) -> str:
 
 def write_readme(results: dict[str, Any], passes: int, load_before: float) -> None:
     """Replace the monitor's part of the README."""
-    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{machine(load_before)}\n\n{passes} looks, medians.\n\n{table(results)}"
-    README.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    readme.put(BEGIN, END, f"{machine(load_before)}\n\n{passes} looks, medians.\n\n{table(results)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
+from bench import readme
 from bench.deployment.report import machine
 from lab.cluster import Lab
 from lab.guestless import guestless
 from lab.layout import Options
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- verify: made by ./cloud bench verify --readme -->", "<!-- end of verify -->"
 IMAGE = "cirros-0.6.2-x86_64-disk.img"
 HOSTS = ("10.0.10.1", "10.0.10.2", "10.0.10.3")
@@ -96,9 +96,7 @@ def _clean(what: str, found: Record) -> str:
 
 def write_readme(results: Record, load_before: float) -> None:
     """Replace this part of the README."""
-    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{machine(load_before)}\n\n{table(results)}"
-    README.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    readme.put(BEGIN, END, f"{machine(load_before)}\n\n{table(results)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import readme
 from bench.deployment import documented, floor, report
 from bench.deployment.rounds import AT_A_TIME, Results
 from bench.deployment.slice import HOSTS, NETWORK_NODE, guests, vlans
@@ -59,12 +60,12 @@ def test_the_table_says_which_targets_are_missed(ours: float, missed: int) -> No
 
 
 def test_the_results_replace_the_ones_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    monkeypatch.setattr(report, "README", readme)
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    monkeypatch.setattr(readme, "README", page)
     report.write_readme(results(1.0), 0.0)
-    once = readme.read_text()
+    once = page.read_text()
     assert once.startswith("before\n") and once.endswith("\nafter\n") and "\nold\n" not in once
-    assert (report.BEGIN in report.README.read_text()) and "up.sh" in once
+    assert (report.BEGIN in readme.README.read_text()) and "up.sh" in once
     report.write_readme(results(1.0), 0.0)
-    assert readme.read_text().count(report.BEGIN) == 1
+    assert page.read_text().count(report.BEGIN) == 1

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import readme
 from bench.deployment import documented, floor
 from bench.deployment.rounds import Results
 from bench.deployment.slice import NETWORK_NODE
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- results: made by ./cloud bench deploy --readme -->", "<!-- end of results -->"
 SCRIPTS = ("disks.sh", "up.sh", "down.sh", "qmp.pl")
 NEWLINE = "\n"
@@ -89,10 +89,7 @@ def _first_line(*words: str) -> str:
 
 def write_readme(results: Results, load_before: float) -> None:
     """Replace the generated part of the README."""
-    head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    middle = [
-        BEGIN,
+    lines = [
         machine(load_before),
         "",
         f"{results.rounds} rounds, medians (least-most).",
@@ -111,9 +108,8 @@ def write_readme(results: Results, load_before: float) -> None:
         f"### The documented sequence ({len(documented.commands('BASE'))} commands), its first ones",
         "",
         *_fenced("", NEWLINE.join(f"{host}: {line}" for host, line in documented.commands("BASE")[22:37])),
-        END,
     ]
-    README.write_text(head + NEWLINE.join(middle) + tail, encoding="utf-8")
+    readme.put(BEGIN, END, NEWLINE.join(lines))
 
 
 def _floor_medians(results: Results) -> Iterator[str]:

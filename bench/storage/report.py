@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+from bench import readme
+
 BEGIN, END = "<!-- results: made by ./cloud bench state --readme -->", "<!-- end of the results on the state -->"
 LARGE, MIDDLE = 10_000, 1000
 Results = Mapping[int, Mapping[str, Any]]
@@ -111,7 +112,4 @@ def _machine(load_before: float) -> str:
 
 def write_readme(text: str) -> None:
     """Put the results between their marks."""
-    page = README.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    readme.put(BEGIN, END, text)
