@@ -16,7 +16,6 @@ import atexit
 import gc
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +144,7 @@ class Database:
         changed = self._changed(touched.keys())
         if not changed and not self._owed:
             return
-        self.data.setdefault("installation", secrets.token_hex(4))
+        self.data.setdefault("installation", _fresh_mark())
         settle(self.data, changed)
         self._derive(touched)
         changes = {key: self._plain(key) for key in self._changed([*touched.keys(), *self._owed])}
@@ -275,7 +274,7 @@ class Database:
         with self.lock:
             if "installation" not in self.data:
                 with self.transaction() as data:
-                    data.setdefault("installation", secrets.token_hex(4))
+                    data.setdefault("installation", _fresh_mark())
             return str(self.data["installation"])
 
     def refresh(self) -> None:
@@ -366,10 +365,15 @@ class Database:
                     self._owed.add((top, name))
 
 
+def _fresh_mark() -> str:
+    """Eight hex digits for a new installation, drawn by the kernel."""
+    return os.urandom(4).hex()
+
+
 def _documented() -> Record:
     from cloudrepo.accounts import DEFAULT_USERS  # of a new state only
 
-    return {**fresh(DEFAULT_USERS), "installation": secrets.token_hex(4)}
+    return {**fresh(DEFAULT_USERS), "installation": _fresh_mark()}
 
 
 def _place(data: Record, key: Key) -> tuple[Record, str]:

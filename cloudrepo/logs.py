@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
 from datetime import UTC, datetime
 from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (\d{1,10}) ([A-Z]+) ([^ ]+): (.*)")  # what it makes
 
 
-class PrivateFileHandler(RotatingFileHandler):
+class PrivateFileHandler(logging.FileHandler):
     """A rotated file of mode 0600 whose lines cannot be forged: control characters are written escaped.
 
-    Several processes may write one file. Each looks before a record whether the file was rotated by
-    another one, and opens the new one then.
+    Several processes may write one file: one of them rotates it, under a lock. Each looks before a record whether that
+    was done, and opens the new file then. `logging.handlers` knows no other processes, and loading it takes longer than
+    many a command.
     """
 
     def _open(self) -> TextIOWrapper:
@@ -31,10 +32,31 @@ class PrivateFileHandler(RotatingFileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, to the file that has the name now."""
-        if self.stream is not None and not self._is_current(self.stream):
-            self.stream.close()
-            self.stream = self._open()
-        super().emit(record)
+        try:
+            if self.stream is not None:
+                self._renew(self.stream)
+        except OSError:
+            self.handleError(record)
+        else:
+            super().emit(record)
+
+    def _renew(self, stream: TextIOWrapper) -> None:
+        """Rotate a full file, unless another process is the first; leave one that lost the name."""
+        if self._is_current(stream):
+            if os.fstat(stream.fileno()).st_size < MAX_BYTES:
+                return
+            fcntl.flock(stream, fcntl.LOCK_EX)  # until it is closed
+            if self._is_current(stream):
+                self._rotate()
+        stream.close()
+        self.stream = self._open()
+
+    def _rotate(self) -> None:
+        """The file becomes `.1`, that one `.2`, and so on; the oldest goes."""
+        names = [self.baseFilename, *(f"{self.baseFilename}.{number}" for number in range(1, GENERATIONS + 1))]
+        for older, newer in reversed([*zip(names[1:], names, strict=False)]):
+            if os.path.exists(newer):
+                os.replace(newer, older)
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's text; a line break in a message does not begin a line that looks like a record."""
@@ -73,7 +95,7 @@ def configure(state_path: str | os.PathLike[str], level: str = "INFO") -> Path:
     root.setLevel(level)
     logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells of every packet
     try:
-        handler = PrivateFileHandler(path, maxBytes=MAX_BYTES, backupCount=GENERATIONS, encoding="utf-8")
+        handler = PrivateFileHandler(path, encoding="utf-8")
     except OSError as error:
         logging.getLogger(__name__).warning("no log is written: %s: %s", path, error.strerror)
         return path
