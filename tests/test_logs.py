@@ -11,13 +11,13 @@ import pytest
 from cloudrepo import logs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-FULL = 3000  # bytes
+FULL, LINES = 300, 300  # bytes; of each process
 WRITER = f"""
 import logging, sys
 from cloudrepo import logs
-logs.MAX_BYTES = {FULL}
+logs.MAX_BYTES, logs.GENERATIONS = {FULL}, 1000
 logs.configure(sys.argv[1])
-for number in range(50):
+for number in range({LINES}):
     logging.getLogger("x").info("%s %d", sys.argv[2], number)
 """
 
@@ -75,17 +75,17 @@ def test_a_file_rotated_by_another_process_is_left(tmp_path: Path) -> None:
 
 
 def test_of_several_processes_one_rotates_and_no_line_is_lost(tmp_path: Path) -> None:
-    """Each writes 50 lines; about three files are filled."""
+    """They fill some hundred files, and all are kept."""
     processes = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "database.yaml"), name], cwd=CHECKOUT)
         for name in "abcd"
     ]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     files = sorted(tmp_path.glob("cloudrepo.log*"))
-    assert len(files) > 2
+    assert len(files) > 100
     assert all(file.stat().st_size >= FULL for file in files if file.name != "cloudrepo.log")
     lines = [line.rpartition("x: ")[2] for file in files for line in file.read_text().splitlines()]
-    assert sorted(lines) == sorted(f"{name} {number}" for name in "abcd" for number in range(50))
+    assert sorted(lines) == sorted(f"{name} {number}" for name in "abcd" for number in range(LINES))
 
 
 def test_no_log_is_a_warning_not_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
