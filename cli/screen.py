@@ -1,15 +1,18 @@
 """Where everything shown to a person goes through: nothing reaches the terminal uncleaned.
 
-rich is imported with the first line that needs it, which is after the login prompt.
+rich is imported with the first line that needs it, which is after the login prompt; what goes to a file or a pipe
+needs none.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from cli import tables
 from cli.text import clean, clean_lines
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ STRONG = "bold"
 
 #: What our own words use beyond ASCII, for a stream that takes no more.
 _PLAIN = str.maketrans({"└": "`", "─": "-", "…": "...", "“": '"', "”": '"', "—": "-", "·": "-", "↓": "Down", "↑": "Up"})
+
+
+#: With one of these rich takes any stream for a terminal.
+_LIKE_TERMINALS = ("FORCE_COLOR", "TTY_COMPATIBLE")
 
 
 class Screen:
@@ -59,28 +66,37 @@ class Screen:
     @property
     def live(self) -> bool:
         """Whether a display that redraws itself makes sense here."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal
+        return self.on_terminal and not self.console.is_dumb_terminal
 
     @property
     def unicode(self) -> bool:
         """Whether the stream takes more than ASCII."""
-        return takes_unicode(self.console.file)
+        return takes_unicode(self._file)
 
     @property
     def on_terminal(self) -> bool:
         """Whether somebody sees it line by line, be it on a terminal that can do nothing else."""
-        return self.console.is_terminal
+        return (self._file.isatty() or any(map(os.environ.get, _LIKE_TERMINALS))) and self.console.is_terminal
+
+    @property
+    def _file(self) -> TextIO:
+        return self._stream or sys.stdout
 
     def line(self, *pieces: Piece) -> None:
         """One line; long ones are left to the terminal to wrap, so that they can be copied whole."""
+        self._show([[(self._known(words), style) for words, style in map(_styled, pieces)]])
+
+    def _show(self, lines: Sequence[Sequence[tuple[str, str]]]) -> None:
+        """Lines of pieces that are known to be clean."""
+        if not self.on_terminal:
+            self._file.write("".join("".join(words for words, _ in line) + "\n" for line in lines))
+            self._file.flush()
+            return
         from rich.text import Text
 
-        text = Text()
-        for piece in pieces:
-            words, style = (piece, "") if isinstance(piece, str) else piece
-            text.append(self._known(words), style)
-        self.console.print(text, soft_wrap=True)
-        if self.on_terminal:
+        for line in lines:
+            text = Text.assemble(*line)
+            self.console.print(text, soft_wrap=True)
             self.lines += max(1, -(-text.cell_len // max(self.console.width, 1)))
 
     def _known(self, words: str) -> str:
@@ -100,19 +116,37 @@ class Screen:
             self.line(f"  {line}")
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
-        """A table as wide as its words, without a frame."""
+        """A table as wide as its words, without a frame; in a file or a pipe no line is folded."""
+        styled = [[(heading, STRONG) for heading in headings], *(list(map(_styled, row)) for row in rows)]
+        known = [[self._known(words) for words, _ in row] for row in styled]
+        laid = tables.laid_out(known, self._most())
+        if laid is not None:
+            styles = [[style for _, style in row] for row in styled]
+            self._show([list(zip(row, styles[place], strict=False)) for place, row in enumerate(laid)])
+            return
+        self._fold(known, [[style for _, style in row] for row in styled])
+
+    def _most(self) -> int | None:
+        """The columns that a table may take."""
+        return self.console.width if self.on_terminal else self._width
+
+    def _fold(self, rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]]) -> None:
+        """A table that is wider than the terminal: what its cells say goes on below."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for place, heading in enumerate(headings):
+        table = Table(box=None, pad_edge=False, padding=(0, tables.GAP, 0, 0), header_style=STRONG)
+        for place, heading in enumerate(rows[0]):
             table.add_column(heading, overflow="fold", no_wrap=place == 0)  # what a row is about stays in one piece
-        for row in rows:
-            cells = [(piece, "") if isinstance(piece, str) else piece for piece in row]
-            table.add_row(*(Text(self._known(words), style) for words, style in cells))
+        for row, of_row in zip(rows[1:], styles[1:], strict=True):
+            table.add_row(*(Text(words, style) for words, style in zip(row, of_row, strict=True)))
         self.console.print(table)
         if self.on_terminal:
             self.lines += len(self.console.render_lines(table, pad=False))
+
+
+def _styled(piece: Piece) -> tuple[str, str]:
+    return (piece, "") if isinstance(piece, str) else piece
 
 
 def takes_unicode(stream: object) -> bool:

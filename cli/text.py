@@ -16,7 +16,10 @@ def clean(value: object) -> str:
     >>> clean("web\x1b[2J")
     'web\\x1b[2J'
     """
-    return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in str(value))
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(char) if unicodedata.category(char) in _HIDDEN else char for char in text)
 
 
 def clean_lines(value: object) -> list[str]:
