@@ -155,15 +155,16 @@ class BaseImages:
         """
         return base_image_removal.disks_on(self.executor, host, self._store(host, base_dir), path)
 
-    def replace(self, host: str, base_image_path: str, base_dir: str) -> BaseImage:
+    def replace(self, host: str, base_image_path: str, base_dir: str, *, known: KnownImage | None = None) -> BaseImage:
         """Put the manager's file in the place of its copy on a host, whose content is not what its name says.
 
         The new one is beside it until its content was read there; one rename then changes them. What dies on the way
         leaves the old copy, and what arrived of the new one, which the next attempt goes on from. A disk that is begun
-        on the old copy meanwhile is on the new one afterwards.
+        on the old copy meanwhile is on the new one afterwards. `known` as in `ensure`.
 
         Raises:
-            RefusedError: the manager has no such file, disks are on the copy, or the disk is full.
+            RefusedError: the manager has no such file or not what was inspected, disks are on the copy, or the disk is
+                full.
             HostError: the host does not answer, or the file arrived with another content twice.
         """
         home, store = self.executor.home(host), self._store(host, base_dir)
@@ -174,12 +175,15 @@ class BaseImages:
                 remedy=f"Put it at {base_image_path}",
                 code="images.missing",
             )
+        if known is not None and digest != known.sha256:
+            raise _not_inspected(base_image_path, digest)
         with self._one_at_a_time(host, f"{store.base_dir}|{digest}"):
             self.forget(host)
             path = plans.base_path(store, digest, os.path.basename(base_image_path))
             if base_image_removal.disks_on(self.executor, host, store, path):
                 raise RefusedError(f"{host}: {path} stays: disks are on it", code="images.used")
-            return _Bringing(self.executor, host, store, home, base_image_path, local, digest, None, ()).again()
+            told = known.format if known is not None else ""
+            return _Bringing(self.executor, host, store, home, base_image_path, local, digest, None, (), told).again()
 
     def forget(self, host: str) -> None:
         """Ask the host again next time: it was reinstalled, or a base image is gone."""

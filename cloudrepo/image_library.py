@@ -168,6 +168,15 @@ class Library:
         """Where its file is."""
         return self.folder / image.name / image.file_name
 
+    def digest(self, image: Image) -> str:
+        """The SHA-256 of its file as it is now: read anew, since a disk that fails changes no date.
+
+        Raises:
+            OSError: it cannot be read, or is gone.
+        """
+        with open(self.path(image), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     # -- adding ----------------------------------------------------------------------------------------
 
     def add(self, number: int, name: str, *, told: str, bounds: Bounds, who: str) -> Image:

@@ -24,8 +24,9 @@ from cloudrepo.ssh_config import resolve as resolve_target
 from cloudrepo.state import all_slices
 from cloudrepo.wire_acts import Emit, Listen
 from cloudrepo.worker_facts import Question
-from control import host_proofs, wire
+from control import host_images, host_proofs, wire
 from control.context import Context
+from control.host_images import WantedImage
 
 RETRIES = 2  # of what was missed: a host that is busy drops a frame
 
@@ -42,6 +43,7 @@ class Report:
         tried: which VLANs frames were sent in, as switches write them; "" = none.
         seconds: how long it took.
         facts: what hosts said.
+        images: what was looked for on them.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -49,6 +51,7 @@ class Report:
     tried: str = ""
     seconds: float = 0.0
     facts: Mapping[str, HostFacts] = field(default_factory=dict)
+    images: Sequence[WantedImage] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As the façade answers it."""
@@ -74,7 +77,8 @@ def look(
     facts, findings = _ask_all(context, ips)
     findings += [one for each in facts.values() for one in hosts.judge(each, choice.vlans, is_alone=len(ips) == 1)]
     findings += hosts.clocks(list(facts.values()))
-    findings += _proved(context, facts)
+    images, wrong_here = host_images.wanted(context)
+    findings += [*wrong_here, *_proved(context, facts, images)]
     between = _between(context, facts, choice) if are_joined else []
     kept = [one for one in [*findings, *between] if not only or not one.hosts or set(one.hosts) & set(only)]
     return Report(
@@ -83,6 +87,7 @@ def look(
         tried=vlans.text(choice.vlans) if between else "",
         seconds=time.monotonic() - began,
         facts=facts,
+        images=images,
     )
 
 
@@ -139,12 +144,10 @@ def _our_address(host: str, port: int) -> str:
 # -- doing -------------------------------------------------------------------------------
 
 
-def _proved(context: Context, facts: Mapping[str, HostFacts]) -> list[Finding]:
+def _proved(context: Context, facts: Mapping[str, HostFacts], images: Sequence[WantedImage]) -> list[Finding]:
     """What the hosts show by doing it."""
-    wanted = host_proofs.wanted_images(context)
-    here = {path: flavors for path, flavors in wanted.items() if os.path.isfile(path)}
-    found = proofs.not_here({path: flavors for path, flavors in wanted.items() if path not in here})
-    work = {ip: functools.partial(host_proofs.prove, context, ip, one, here) for ip, one in facts.items()}
+    found: list[Finding] = []
+    work = {ip: functools.partial(host_proofs.prove, context, ip, one, images) for ip, one in facts.items()}
     for ip, answer in context.site.executor.gather(work).items():
         if isinstance(answer, CloudError):
             found.append(hosts.unasked(ip, answer, context.site.executor.options.user))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from cloudrepo.naming import SHARED
 from cloudrepo.plan import Plan, Run, Stage, Step
 from control import host_doctor, host_proofs
 from control.context import Context
+from control.host_images import WantedImage
 
 ROUNDS = 3  # a bridge, then its uplink, then what the uplink lacks
 
@@ -120,16 +120,17 @@ def _fixes(context: Context, ip: str, report: host_doctor.Report) -> Iterator[Fi
     """What may be done about the findings of one host, in this order."""
     for finding in report.findings:
         if finding.hosts == (ip,):
-            for text, said, do in _about(context, ip, report.facts[ip], finding):
+            for text, said, do in _about(context, ip, report, finding):
                 yield Fix(host=ip, text=text, said=said, about=finding, do=do)
 
 
 _Doing = tuple[str, str, Callable[[], object]]
 
 
-def _about(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Iterator[_Doing]:
+def _about(context: Context, ip: str, report: host_doctor.Report, finding: Finding) -> Iterator[_Doing]:
     """What may be done about a finding; nothing where it is somebody else's."""
-    known, bridge = context.db.data["workers"].get(ip) or {}, facts.question.bridge
+    facts, known = report.facts[ip], context.db.data["workers"].get(ip) or {}
+    bridge = facts.question.bridge
     uplinks = [str(name) for name in known.get("uplinks") or ()]
     if finding.code == "hosts.bridge":
         datapath = str(known.get("datapath") or _usual_datapath(context))
@@ -146,21 +147,23 @@ def _about(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Ite
         for name in _own_devices(facts, lambda device: device.mtu < FULL_SIZE):
             what = f"set the MTU of {name} to {FULL_SIZE}, until its next boot"
             yield what, what, _run(context, ip, _BATCH, bridging.mtu(name, FULL_SIZE))
-    elif finding.code in ("hosts.image.missing", "hosts.image.damaged"):
-        yield from _brought(context, ip, facts, finding)
+    elif finding.code in (*_MISSING, "hosts.image.damaged"):
+        yield from _brought(context, ip, report, finding)
 
 
-def _brought(context: Context, ip: str, facts: HostFacts, finding: Finding) -> Iterator[_Doing]:
-    """The base image of a finding, brought."""
-    bases, base_dir = context.deployment.qcow_manager.bases, context.settings.images.base_dir
-    for path in host_proofs.wanted_images(context):
-        if not os.path.isfile(path) or finding.evidence != host_proofs.place_on_host(context, facts, path)[1]:
+_MISSING = ("hosts.image.missing", "hosts.image.missing.used")
+
+
+def _brought(context: Context, ip: str, report: host_doctor.Report, finding: Finding) -> Iterator[_Doing]:
+    """The image of a finding, brought."""
+    for image in report.images:
+        if not image.is_here or finding.evidence != host_proofs.place_on_host(context, report.facts[ip], image):
             continue
-        if finding.code == "hosts.image.missing":
-            yield f"copy {path}", f"copied {path}", functools.partial(_bring, context, ip, path)
+        if finding.code in _MISSING:
+            yield f"copy {image.path}", f"copied {image.path}", functools.partial(_bring, context, ip, image)
         else:
-            again = f"{path} again, in place of the damaged copy"
-            yield f"copy {again}", f"copied {again}", functools.partial(bases.replace, ip, path, base_dir)
+            again = f"{image.path} again, in place of the damaged copy"
+            yield f"copy {again}", f"copied {again}", functools.partial(_bring_again, context, ip, image)
 
 
 _BATCH = ("ip", "-batch", "-")
@@ -211,7 +214,12 @@ def _run(context: Context, ip: str, words: tuple[str, ...], stdin: str = "") -> 
     return do
 
 
-def _bring(context: Context, ip: str, path: str) -> None:
+def _bring(context: Context, ip: str, image: WantedImage) -> None:
     bases = context.deployment.qcow_manager.bases
     bases.forget(ip)  # what it was known to have, it has not
-    bases.ensure(ip, path, context.settings.images.base_dir)
+    bases.ensure(ip, image.path, context.settings.images.base_dir, known=image.known)
+
+
+def _bring_again(context: Context, ip: str, image: WantedImage) -> None:
+    bases = context.deployment.qcow_manager.bases
+    bases.replace(ip, image.path, context.settings.images.base_dir, known=image.known)

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloudrepo import accelerator, base_image_plans
+from cloudrepo import accelerator
 from cloudrepo.accelerator import Accelerator
 from cloudrepo.base_image_removal import DiskOn
 from cloudrepo.doctor.host_facts import HostFacts
-from cloudrepo.doctor.proofs import MEASURED, Image, Proofs
+from cloudrepo.doctor.images import Copy
+from cloudrepo.doctor.proofs import MEASURED, Proofs
 from cloudrepo.host import json_text
 from cloudrepo.images import ImageStore
 from cloudrepo.plan import Checksum, MeasureDisk, Plan, Step, StepResult
 from cloudrepo.state import all_slices
 from control.context import Context
+from control.host_images import WantedImage
 
 EMULATED_S = 20.0  # longest wait for a guest of one sector: a busy host takes its time
 SLOWEST_DISK = 10_000_000  # bytes a second, for deadlines
 
 
-def wanted_images(context: Context) -> dict[str, list[str]]:
-    """Images on this machine by the flavors that are made of them: path → flavors."""
-    found: dict[str, list[str]] = {}
-    for name, flavor in context.settings.flavors.items():
-        found.setdefault(os.path.expanduser(str(flavor["image"])), []).append(name)
-    return found
-
-
-def prove(context: Context, ip: str, facts: HostFacts, images: Mapping[str, Sequence[str]]) -> Proofs:
+def prove(context: Context, ip: str, facts: HostFacts, images: Sequence[WantedImage]) -> Proofs:
     """Have a host do it.
 
     Raises:
@@ -45,7 +38,7 @@ def prove(context: Context, ip: str, facts: HostFacts, images: Mapping[str, Sequ
         setting=context.settings.accel,
         accelerator=ran,
         reason=reason,
-        images=[_image(context, ip, facts, path, flavors) for path, flavors in images.items()],
+        images=[copy for one in images if (copy := _copy(context, ip, facts, one)) is not None],
         folder=facts.question.base_dir,
         free=facts.worker.free_bytes,
         mb_s=mb_s,
@@ -87,18 +80,19 @@ def _speed(answer: StepResult | None) -> tuple[float | None, str]:
         return None, repr(error)
 
 
-def _image(context: Context, ip: str, facts: HostFacts, path: str, flavors: Sequence[str]) -> Image:
-    """What has become of an image's copy on a host: its content is read."""
-    digest, place = place_on_host(context, facts, path)
-    size = os.path.getsize(path)
-    act = Checksum(path=place, timeout_s=60 + size / SLOWEST_DISK)
+def _copy(context: Context, ip: str, facts: HostFacts, image: WantedImage) -> Copy | None:
+    """What has become of an image's copy on a host: its content is read. None = it is not there, nor has to be."""
+    place = place_on_host(context, facts, image)
+    act = Checksum(path=place, timeout_s=60 + image.size / SLOWEST_DISK)
     plan = Plan(installation=context.site.installation, observe=(Step(name="c", label=f"read {place}", act=act),))
     answer = context.site.executor.run_plan(ip, plan).observed.get("c")
     state = "missing"
     if answer is not None and answer.status == 0:
-        state = "ready" if f'"{digest}"' in answer.out else "damaged"
-    users = _users(context, ip, facts, place) if state == "damaged" else ()
-    return Image(path=path, flavors=flavors, size=size, state=state, place=place, users=users)
+        state = "ready" if f'"{image.sha256}"' in answer.out else "damaged"
+    if state == "missing" and not image.must_be_on(ip):
+        return None
+    users = _users(context, ip, facts, place) if state != "ready" else ()
+    return Copy(what=image.what, size=image.size, state=state, place=place, users=users, can_be_brought=image.is_here)
 
 
 def _users(context: Context, ip: str, facts: HostFacts, place: str) -> tuple[str, ...]:
@@ -117,12 +111,6 @@ def _named(disk: DiskOn, names: Mapping[int, str], installation: str) -> str:
     return f"VM {disk.vm_id} ({names[disk.vm_id]})" if disk.vm_id in names else f"VM {disk.vm_id}"
 
 
-def place_on_host(context: Context, facts: HostFacts, path: str) -> tuple[str, str]:
-    """The digest of an image of this machine, and where its copy is on a host.
-
-    Raises:
-        RefusedError: it cannot be read.
-    """
-    store = ImageStore(base_dir=facts.question.base_dir, installation=context.site.installation)
-    digest = context.deployment.qcow_manager.bases.digest(path)
-    return digest, base_image_plans.base_path(store, digest, os.path.basename(path))
+def place_on_host(context: Context, facts: HostFacts, image: WantedImage) -> str:
+    """Where an image's copy is on a host, or would be."""
+    return image.place(ImageStore(base_dir=facts.question.base_dir, installation=context.site.installation))

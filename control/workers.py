@@ -12,7 +12,7 @@ from cloudrepo.images import resolve
 from cloudrepo.placement import DRAINED
 from cloudrepo.state import all_slices
 from cloudrepo.validation import excerpt
-from control import cleaning, hardening, host_proofs
+from control import cleaning, hardening, host_images
 from control.context import Context, Record
 
 PROGRAMS = {**{program: package for program, package in worker_facts.PACKAGES.values()}, "setpriv": "util-linux"}
@@ -81,7 +81,7 @@ def _bring_images(context: Context, ip: str, done: dict[str, list[str]]) -> None
     bases = context.deployment.qcow_manager.bases
     bases.forget(ip)
     there = bases.copies(ip, context.settings.images.base_dir)
-    for path, flavors in host_proofs.wanted_images(context).items():
+    for path, flavors in host_images.of_flavors(context).items():
         try:
             image = bases.ensure(ip, path, context.settings.images.base_dir)
         except RefusedError as error:

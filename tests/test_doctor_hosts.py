@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from cloudrepo.commands import ovs
-from cloudrepo.doctor import hosts, proofs, trial, trunk, vlans
+from cloudrepo.doctor import hosts, images, proofs, trial, trunk, vlans
 from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.doctor.host_facts import Clock, HostFacts, read_clock
-from cloudrepo.doctor.proofs import GIB, Image, Proofs
+from cloudrepo.doctor.images import Copy
+from cloudrepo.doctor.proofs import GIB, Proofs
 from cloudrepo.doctor.trial import Heard, Kind, Sent, Trial, Uplink
-from cloudrepo.errors import HostKeyError, HostUnreachable
+from cloudrepo.errors import HostKeyError, HostUnreachable, RefusedError
 from cloudrepo.host.message import diagnose
 from cloudrepo.plan import StepResult
 from cloudrepo.resources import Port as BridgePort
@@ -316,7 +317,7 @@ PROVEN = Proofs(
     ip=A,
     setting="auto",
     accelerator="kvm",
-    images=(Image(path="/tmp/x.img", flavors=("cirros",), size=1 << 30, state="ready", place="/v/base/x"),),
+    images=(Copy(what="the base image of cirros", size=1 << 30, state="ready", place="/v/base/x"),),
     folder="/v",
     free=100 << 30,
     mb_s=200.0,
@@ -343,6 +344,7 @@ def test_a_host_that_did_all_of_it_has_one_word() -> None:
         (replace(PROVEN, mb_s=9.9), "hosts.disk.speed", Level.WARNING),
         (replace(PROVEN, mb_s=None, trouble="no"), "hosts.disk.speed", Level.UNKNOWN),
         (image("missing"), "hosts.image.missing", Level.WARNING),
+        (image("missing", "VM 7 (lab/web)"), "hosts.image.missing.used", Level.WRONG),
         (image("damaged"), "hosts.image.damaged", Level.WRONG),
         (image("damaged", "VM 7 (lab/web)"), "hosts.image.damaged.used", Level.WRONG),
     ],
@@ -356,5 +358,25 @@ def test_emulation_that_was_asked_for_is_right_and_room_is_kept_for_images_that_
     assert [one.level for one in proofs.judge(replace(PROVEN, accelerator="tcg", setting="tcg"))] == [Level.OK]
     codes = [one.code for one in proofs.judge(replace(image("missing"), free=2 * GIB - 1))]
     assert codes == ["hosts.disk.space", "hosts.image.missing"]
-    (found,) = proofs.not_here({"/tmp/y.img": ["ubuntu", "big"]})
+    (found,) = images.not_here({"/tmp/y.img": ["ubuntu", "big"]})
     assert "ubuntu, big" in found.text and "/tmp/y.img" in found.remedy
+
+
+def test_what_this_machine_lacks_of_added_images_is_told_with_what_a_person_can_do() -> None:
+    vms = ["VM 7 (lab/web)"]
+    kept = [images.gone("focal", "/s/focal.raw", "ab" * 32, vms), images.gone("focal", "/s/focal.raw", "ab" * 32, ())]
+    assert all("SHA-256 begins with abababababababab back at /s/focal.raw" in one.remedy for one in kept)
+    assert "VM 7 (lab/web)" in kept[0].remedy and "image remove" not in kept[0].remedy, (
+        "it is refused while one is on it"
+    )
+    assert "`./cloud image remove focal`" in kept[1].remedy
+    unread = images.unread("the added image focal", "/s/focal.raw", PermissionError(13, "Permission denied"))
+    assert (unread.level, unread.evidence) == (Level.WRONG, "/s/focal.raw: Permission denied")
+    refused = RefusedError("the base image /x cannot be read", evidence="Permission denied")
+    assert images.unread("the base image of cirros", "/x", refused).evidence == "/x: Permission denied"
+
+
+def test_a_copy_that_cannot_be_brought_is_not_promised() -> None:
+    copy = replace(PROVEN.images[0], state="missing", can_be_brought=False)
+    (found,) = images.judge(A, [copy])
+    assert found.remedy.startswith("when the one of this machine is set right")

@@ -48,6 +48,7 @@ from cloudrepo.verification.path import Question
 from cloudrepo.verification.shapes import ELSEWHERE
 from cloudrepo.worker_facts import Question as HostQuestion
 from control import disks, host_doctor, host_mending, host_proofs, path, rebuild, wire
+from control.host_images import WantedImage
 from fakes.bounds import HOME, as_sent, bounds_for
 from fakes.orchestrator import orchestrator
 from test_architecture import CHECKOUT, sources
@@ -253,6 +254,7 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
 
     image = tmp_path / "cirros.img"
     image.write_bytes(b"x")
+    of_cirros = WantedImage(what="x", path=str(image), sha256=DIGEST, size=1)
     recorder = Recorder()
     api = orchestrator(tmp_path)
     api.site.installation = OURS
@@ -276,7 +278,7 @@ def use_cases(tmp_path: Path) -> Iterator[Plan]:
     yield on_the_wire(api.site)
     yield on_the_wire(api.site, only=(7,))
     yield between_hosts(api)
-    calls.append(lambda: host_proofs.prove(api.context, NODE, sick_host(), {str(image): ["cirros"]}))
+    calls.append(lambda: host_proofs.prove(api.context, NODE, sick_host(), [of_cirros]))
     for words, stdin in (
         (bridging.make_bridge("br-int", "system"), ""),
         (bridging.make_bridge("br-int", "netdev"), ""),

@@ -12,6 +12,7 @@ from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.errors import HostError
 from control import host_doctor, host_mending, host_proofs
 from control.host_doctor import Report
+from control.host_images import WantedImage
 from fakes.orchestrator import orchestrator
 from test_doctor_hosts import SOUND, A
 
@@ -23,28 +24,28 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
     """Two images are to be copied; the second one can be, the first cannot. What was tried."""
     api = orchestrator(tmp_path)
     paths = [str(tmp_path / name) for name in ("one.img", "two.img")]
-    for path in paths:
-        Path(path).touch()
+    images = [WantedImage(what="x", path=path, sha256="ab" * 32, size=1) for path in paths]
     tried: list[str] = []
     here: list[str] = []
 
     def look(context: Any, only: Any = (), wanted: Any = (), *, are_joined: bool = True) -> Report:
         missing = [
-            Finding(code="hosts.image.missing", level=Level.WARNING, text=path, evidence=path, hosts=(A,))
-            for path in paths
-            if path not in here
+            Finding(code="hosts.image.missing", level=Level.WARNING, text=one.path, evidence=place(one), hosts=(A,))
+            for one in images
+            if one.path not in here
         ]
-        return Report(findings=missing, hosts=[A], facts={A: SOUND})
+        return Report(findings=missing, hosts=[A], facts={A: SOUND}, images=images)
 
-    def ensure(ip: str, image: str, base_dir: str) -> None:
+    def place(image: WantedImage) -> str:
+        return host_proofs.place_on_host(api.context, SOUND, image)
+
+    def ensure(ip: str, image: str, base_dir: str, *, known: Any) -> None:
         tried.append(image)
         if image == paths[0]:
             raise HostError(ip, "the disk is full")
         here.append(image)
 
     monkeypatch.setattr(host_doctor, "look", look)
-    monkeypatch.setattr(host_proofs, "wanted_images", lambda context: dict.fromkeys(paths, "x"))
-    monkeypatch.setattr(host_proofs, "place_on_host", lambda context, facts, path: ("", path))
     monkeypatch.setattr(api.deployment_api.qcow_manager.bases, "ensure", ensure)
     return lambda **more: host_mending.mend(api.context, **more), tried
 

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from cloudrepo.doctor import images
 from cloudrepo.doctor.findings import Finding, Level
+from cloudrepo.doctor.images import Copy
 
 GIB = 1024**3
 MEASURED = 16 << 20  # bytes that are written to the disk
 SLOWEST_MB_S = 10.0  # a class that starts its machines writes that much on each host
 LEAST_FREE = GIB  # beside base images that are still to come
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """A base image that flavors are made of.
-
-    Attributes:
-        path: on this machine.
-        flavors: which are made of it.
-        size: bytes.
-        state: on the host: `ready`, `missing` or `damaged`.
-        place: where it is, or would be, on the host.
-        users: of a damaged one, whose disks are on it, in words.
-    """
-
-    path: str
-    flavors: Sequence[str]
-    size: int
-    state: str
-    place: str
-    users: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +24,7 @@ class Proofs:
         setting: of `accel`.
         accelerator: `kvm` or `tcg`: what ran a guest; "" = nothing did, None = it was not tried.
         reason: why KVM, or no accelerator at all, did.
-        images: base images.
+        images: copies of base images.
         folder: the image folder.
         free: bytes on its disk; None = not known.
         mb_s: megabytes a second that its disk takes; None = could not be measured.
@@ -54,7 +35,7 @@ class Proofs:
     setting: str
     accelerator: str | None
     reason: str = ""
-    images: Sequence[Image] = field(default=())
+    images: Sequence[Copy] = ()
     folder: str = ""
     free: int | None = None
     mb_s: float | None = None
@@ -63,7 +44,7 @@ class Proofs:
 
 def judge(proofs: Proofs) -> list[Finding]:
     """What is wrong; a word where nothing is."""
-    found = [*_accelerator(proofs), *_disk(proofs), *_images(proofs)]
+    found = [*_accelerator(proofs), *_disk(proofs), *images.judge(proofs.ip, proofs.images)]
     if not found:
         said = f"{proofs.ip}: guests run by {proofs.accelerator}" if proofs.accelerator else f"{proofs.ip}:"
         speed = f", {proofs.mb_s:.0f} MB/s" if proofs.mb_s is not None else ""
@@ -127,52 +108,3 @@ def _disk(proofs: Proofs) -> Iterator[Finding]:
             "or set images.base_dir to a faster disk",
             hosts=(proofs.ip,),
         )
-
-
-def _images(proofs: Proofs) -> Iterator[Finding]:
-    for image in proofs.images:
-        if image.state == "ready":
-            continue
-        what = f"{proofs.ip}: the base image of {', '.join(image.flavors)} is"
-        yield _missing(proofs.ip, image, what) if image.state == "missing" else _damaged(proofs.ip, image, what)
-
-
-def _missing(ip: str, image: Image, what: str) -> Finding:
-    return Finding(
-        code="hosts.image.missing",
-        level=Level.WARNING,
-        text=f"{what} not there, and its first VM waits for {_megabytes(image.size)}",
-        evidence=image.place,
-        remedy="`./cloud doctor --fix` copies it",
-        hosts=(ip,),
-    )
-
-
-def _damaged(ip: str, image: Image, what: str) -> Finding:
-    if not image.users:
-        code, text, remedy = "hosts.image.damaged", f"{what} damaged", "`./cloud doctor --fix` copies it again"
-    else:
-        code, text = "hosts.image.damaged.used", f"{what} damaged, and these are on it: {', '.join(image.users)}"
-        remedy = (
-            "What they read from it is wrong. Save what is needed of them and delete them, then `./cloud doctor --fix` "
-            "copies it again"
-        )
-    return Finding(code=code, level=Level.WRONG, text=text, evidence=image.place, remedy=remedy, hosts=(ip,))
-
-
-def _megabytes(size: int) -> str:
-    return f"{max(1, size // 1_000_000)} MB"
-
-
-def not_here(paths: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Images of flavors that are not on this machine: by path, the flavors."""
-    return [
-        Finding(
-            code="hosts.image.source",
-            level=Level.WARNING,
-            text=f"the image of {', '.join(flavors)} is not on this machine, so no host can be given it",
-            evidence=path,
-            remedy=f"Put it at {path}, or name another in `flavors` of settings.yaml",
-        )
-        for path, flavors in paths.items()
-    ]

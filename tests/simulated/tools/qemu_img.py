@@ -46,6 +46,8 @@ def answer(call: Call) -> Answer:
             return Answer(out="qemu-img version 7.2.19 (Debian 1:7.2+dfsg-7)\n")
         case ("info", "--output=json", path):
             return Answer(out=json.dumps(_info(call.host, path), indent=4) + "\n")
+        case ("info", "--output=json", "-f", "qcow2" | "raw" as told, path):
+            return Answer(out=json.dumps(_info(call.host, path, told), indent=4) + "\n")
         case ("check", "--output=json", "-f", "qcow2", path):
             return _check(call.host, path)
         case ("create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", _, path, size):
@@ -60,9 +62,11 @@ def _real(host: HostState, path: str) -> Path:
     return real
 
 
-def _info(host: HostState, path: str) -> dict[str, object]:
+def _info(host: HostState, path: str, told: str = "") -> dict[str, object]:
     real = _real(host, path)
-    header = read_header(real)
+    header = read_header(real) if told != "raw" else None
+    if told == "qcow2" and header is None:
+        raise Refusal(f"qemu-img: Could not open '{path}': Image is not in qcow2 format")
     if header is None:
         size = -(-real.stat().st_size // 512) * 512
         return {"virtual-size": size, "filename": path, "format": "raw", "actual-size": size, "dirty-flag": False}
