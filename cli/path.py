@@ -11,7 +11,7 @@ from cli.screen import BAD, FAINT, GOOD, STRONG, Screen
 if TYPE_CHECKING:
     from cli.installation import Installation
 
-WRONG = 1  # exit status
+WRONG, STALE = 1, 3  # exit statuses
 
 
 def show_path(installation: Installation, start: str, end: str, screen: Screen, *, as_json: bool) -> int:
@@ -25,7 +25,8 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
         as_json: write a document instead.
 
     Returns:
-        The exit status: 0 the way is whole if it has to be, and else is not; 1 it is the other way round.
+        The exit status: 0 the way is whole if it has to be, and else is not; 1 it is the other way round; 3 it will be
+        whole by itself.
 
     Raises:
         NotDone: there is no such NIC, or the first host does not answer.
@@ -36,11 +37,14 @@ def show_path(installation: Installation, start: str, end: str, screen: Screen, 
     ok, found = installation.api.path(str(record["owner"]), f"{vm['vm_id']}:{interface}", there)
     if not ok:
         raise NotDone(found)
+    wrong = _wrong(found)
     if as_json:
-        documents.write(found, wrong=_wrong(found))
+        documents.write(found, wrong=wrong)
     else:
         show_hops(screen, found)
-    return WRONG if _wrong(found) is not None else 0
+    if wrong is None:
+        return 0
+    return STALE if wrong["code"] == _STALE else WRONG
 
 
 def _end(installation: Installation, record: dict[str, Any], words: str) -> str:
@@ -62,10 +66,15 @@ def _end(installation: Installation, record: dict[str, Any], words: str) -> str:
     return f"{vm['vm_id']}:{interface}"
 
 
+_STALE = "path.stale"
+
+
 def _wrong(found: dict[str, Any]) -> dict[str, Any] | None:
-    broken = found["broken"]
+    broken, stale = found["broken"], found["stale"]
     if found["must_reach"] and broken is not None:
         return documents.error(_place(broken), code="path.broken")
+    if found["must_reach"] and stale is not None:
+        return documents.error(_place(stale), code=_STALE)
     if not found["must_reach"] and broken is None:
         text = f"{found['from']} must not reach {found['to']}, and nothing keeps it from it"
         return documents.error(text, code="path.open")
@@ -73,17 +82,18 @@ def _wrong(found: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _place(hop: dict[str, Any]) -> str:
-    return f"{hop['name']} {hop['device']} on {hop['host']}: {hop['broken']}"
+    return f"{hop['name']} {hop['device']} on {hop['host']}: {hop['broken'] or hop['stale']}"
 
 
 def show_hops(screen: Screen, found: dict[str, Any]) -> None:
     """The hops, and whether the way is as it should be."""
     for hop in found["hops"]:
-        mark = ("broken  ", BAD) if hop["broken"] else ("whole   ", GOOD)
+        why = hop["broken"] or hop["stale"]
+        mark = ("broken  " if hop["broken"] else "stale   ", BAD) if why else ("whole   ", GOOD)
         place = (f"{hop['name']} {hop['device']}".strip(), STRONG)
         screen.line(mark, place, f" on {hop['host']}: {hop['found']}")
-        if hop["broken"]:
-            screen.line("        ", (hop["broken"], BAD))
+        if why:
+            screen.line("        ", (why, BAD))
         if hop["command"]:
             screen.line((f"          {hop['command']}", FAINT))
     wrong, broken = _wrong(found), found["broken"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.naming import tap_name
-from cloudrepo.plan import Plan, Run, Step
+from cloudrepo.plan import Plan, Run, Step, StepResult
 from cloudrepo.site import Site
 from cloudrepo.validation import shown
 from cloudrepo.verification import path, shapes, tracing
@@ -52,6 +52,7 @@ def look(context: Context, slices: Sequence[Record], username: str, start: str, 
     )
     hops = path.hops(way, ask(context.site, way.questions()))
     broken = path.first_broken(hops)
+    stale = path.first_stale(hops) if broken is None else None
     return {
         "schema_version": 1,
         "from": str(sender),
@@ -59,6 +60,7 @@ def look(context: Context, slices: Sequence[Record], username: str, start: str, 
         "must_reach": _must_reach(sender, receiver),
         "hops": [hop.to_json() for hop in hops],
         "broken": broken.to_json() if broken is not None else None,
+        "stale": stale.to_json() if stale is not None else None,
     }
 
 
@@ -139,17 +141,23 @@ def ask(site: Site, questions: Iterable[Question]) -> dict[Question, Trace]:
 
 def _ask_host(site: Site, ip: str, asked: Sequence[Question]) -> dict[Question, Trace]:
     bridge = site.settings.network.bridge
-    steps = tuple(
+    steps = [
         Step(name=str(number), label=f"trace {one.port}", act=Run(words=tracing.ask(bridge, one.port, one.frame)))
         for number, one in enumerate(asked)
-    )
-    answer: Any = site.executor.run_plan(ip, Plan(installation=site.installation, observe=steps))
+    ]
+    steps.append(Step(name="learned", label="ask where MACs are", act=Run(words=tracing.ask_learned(bridge))))
+    answer: Any = site.executor.run_plan(ip, Plan(installation=site.installation, observe=tuple(steps)))
+    learned = tracing.read_learned(_told(answer.observed.get("learned")))
     found = {}
     for number, one in enumerate(asked):
-        step = answer.observed.get(str(number))
-        if step is not None and step.accepted:
-            try:
-                found[one] = tracing.read(step.out)
-            except ValueError:
-                continue  # this switch speaks otherwise
+        try:
+            trace = tracing.read(_told(answer.observed.get(str(number))))
+        except ValueError:
+            continue  # this switch speaks otherwise
+        mac = tracing.destination(one.frame)
+        found[one] = replace(trace, learned=tuple(each for each in learned if each.mac == mac))
     return found
+
+
+def _told(answer: StepResult | None) -> str:
+    return answer.out if answer is not None and answer.accepted else ""

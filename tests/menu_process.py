@@ -77,9 +77,10 @@ def answer_for_the_wire(api: Any) -> None:
             "host": "10.0.10.1",
             "found": "there",
             "broken": "",
+            "stale": "",
             "command": "ip link",
         }
-        return True, {"from": start, "to": end, "hops": [hop], "broken": None, "must_reach": True}
+        return True, {"from": start, "to": end, "hops": [hop], "broken": None, "stale": None, "must_reach": True}
 
     def verify(slice_id: int | None = None, *, username: str) -> tuple[bool, Any]:
         found = {"nics": 2, "frames": 40, "heard": 60, "not_heard": 400, "seconds": 0.5}

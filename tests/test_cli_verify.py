@@ -110,17 +110,17 @@ def test_each_violated_pair_has_a_line_with_its_kinds_its_hop_and_a_command(
 # ---------------------------------------------------------------------------------------- path
 
 
-def hop(broken: str = "") -> dict[str, Any]:
+def hop(broken: str = "", stale: str = "") -> dict[str, Any]:
     return {
         "name": "TAP", "host": "10.0.10.1", "device": "tap_1001_eth1", "found": "up, held", "broken": broken,
-        "command": "ip link",
+        "command": "ip link", "stale": stale,
     }  # fmt: skip
 
 
-def way(*, must_reach: bool, broken: str = "") -> dict[str, Any]:
-    one = hop(broken)
-    first = one if broken else None
-    return {"from": "a:eth1", "to": "b:eth1", "must_reach": must_reach, "hops": [one], "broken": first}
+def way(*, must_reach: bool, broken: str = "", stale: str = "") -> dict[str, Any]:
+    one = hop(broken, stale)
+    first = {"broken": one if broken else None, "stale": one if stale else None}
+    return {"from": "a:eth1", "to": "b:eth1", "must_reach": must_reach, "hops": [one], **first}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,21 @@ def test_a_way_is_shown_with_where_it_breaks(
     assert show_path(room.installation, "a:eth1", "b:eth1", room.screen, as_json=True) == status
     document = json.loads(capsys.readouterr().out)
     assert document.get("error", {}).get("code", "") == code and document["ok"] is not bool(code)
+
+
+def test_a_way_that_will_be_whole_by_itself_has_a_status_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room = Room(tmp_path, way(must_reach=True, stale="it was elsewhere"), monkeypatch)
+    assert show_path(room.installation, "a:eth1", "b:eth1", room.screen, as_json=False) == 3
+    lines = room.text.splitlines()
+    assert lines[0].split()[0] == "stale" and lines[-1] == "TAP tap_1001_eth1 on 10.0.10.1: it was elsewhere."
+    assert show_path(room.installation, "a:eth1", "b:eth1", room.screen, as_json=True) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["error"]["code"], document["broken"]) == (False, "path.stale", None)
+    (tmp_path / "kept").mkdir()
+    kept = Room(tmp_path / "kept", way(must_reach=False, stale="it was elsewhere"), monkeypatch)
+    assert show_path(kept.installation, "a:eth1", "b:eth1", kept.screen, as_json=False) == 1, "nothing keeps them apart"
 
 
 @pytest.mark.parametrize("start", ["zoe:eth1", "eth1", ":eth1", ""])

@@ -15,7 +15,7 @@ from cloudrepo.verification.cast import Nic
 from cloudrepo.verification.ground import Ground, Machine, Server
 from cloudrepo.verification.path import Hop, Question, Way
 from cloudrepo.verification.sightings import Heard, Offer
-from cloudrepo.verification.tracing import Rule, Trace
+from cloudrepo.verification.tracing import Learned, Rule, Trace
 from cloudrepo.verification.verdicts import Violation, judge
 from wire_cast import (
     AROUND,
@@ -181,12 +181,7 @@ def test_a_way_between_hosts_has_all_its_hops_in_order() -> None:
 
 
 def test_a_way_on_one_host_has_no_uplink() -> None:
-    neighbour = replace(B, host=W1, device="tap_9_eth1")
-    found = grounds()
-    ports = {**found[W1].ports, "tap_9_eth1": port("tap_9_eth1", 9, 100)}
-    here = {**found[W1].here, "tap_9_eth1": seen(is_tap=True)}
-    found[W1] = replace(found[W1], ports=ports, devices={"": here})
-    on = way(A, neighbour, found)
+    on = neighbours()
     assert [hop.name for hop in hops(on)] == ["TAP", "port", "flows", "port", "TAP"] and broken(on) == ""
 
 
@@ -282,6 +277,86 @@ def test_a_switch_that_sends_it_astray_does_so_because_of_its_port() -> None:
     assert broken(on, traces).startswith(f"flows br-int on {W1}"), "what is wrong on another host is not why"
 
 
+FDB = """ port  VLAN  MAC                Age
+LOCAL     0  02:00:00:00:00:01    1
+    1   100  52:54:00:00:00:02   17
+    2   400  52:54:00:00:00:03  static
+"""
+
+
+def test_where_a_switch_heard_which_mac_is_read() -> None:
+    assert tracing.read_learned(FDB) == (
+        Learned(port=65534, vlan=0, mac="02:00:00:00:00:01", age_s=1),
+        Learned(port=1, vlan=100, mac="52:54:00:00:00:02", age_s=17),
+        Learned(port=2, vlan=400, mac="52:54:00:00:00:03", age_s=None),
+    )
+    assert tracing.read_learned("ovs-appctl: no such command\n") == ()
+    assert tracing.destination(bytes.fromhex("525400000002" + "00" * 54)) == "52:54:00:00:00:02"
+
+
+def heard(behind: int, **more: Any) -> Learned:
+    return replace(Learned(port=behind, vlan=100, mac=B.mac.lower(), age_s=17), **more)
+
+
+def neighbours() -> Way:
+    """Both on one host."""
+    neighbour = replace(B, host=W1, device="tap_9_eth1")
+    found = grounds()
+    ports = {**found[W1].ports, "tap_9_eth1": port("tap_9_eth1", 9, 100)}
+    here = {**found[W1].here, "tap_9_eth1": seen(is_tap=True)}
+    found[W1] = replace(found[W1], ports=ports, devices={"": here})
+    return way(A, neighbour, found)
+
+
+BEHIND_A_TAP = Trace(rules=(LETS,), ports=(C.device,), learned=(heard(3),))
+BEHIND_THE_UPLINK = Trace(rules=(LETS,), ports=("eth1",), learned=(heard(1),))
+BACK_WHERE_IT_CAME_FROM = Trace(rules=(LETS,), ports=(), learned=(heard(1),))
+
+
+@pytest.mark.parametrize(
+    ("on", "number", "trace", "place", "behind"),
+    [
+        (way(), 0, BEHIND_A_TAP, W1, C.device),
+        (way(), 1, BACK_WHERE_IT_CAME_FROM, W2, "eth1"),
+        (neighbours(), 0, BEHIND_THE_UPLINK, W1, "eth1"),
+    ],
+)
+def test_a_switch_that_heard_the_mac_elsewhere_is_stale_and_nothing_is_broken(
+    on: Way, number: int, trace: Trace, place: str, behind: str
+) -> None:
+    found = hops(on, right(on) | {on.questions()[number]: trace})
+    assert path.first_broken(found) is None
+    hop = path.first_stale(found)
+    assert hop is not None and (hop.name, hop.host, hop.command) == ("flows", place, "sudo ovs-appctl fdb/show br-int")
+    assert f"the switch has {B.mac.lower()} behind {behind}, where it heard it 17 s ago" in str(hop)
+    assert "at most 300 s after" in hop.stale and hop.to_json()["stale"] == hop.stale
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        replace(BACK_WHERE_IT_CAME_FROM, learned=(heard(1, age_s=None),)),  # somebody put it there: it stays
+        replace(BACK_WHERE_IT_CAME_FROM, learned=(heard(1, vlan=400),)),  # in another VLAN
+        replace(BACK_WHERE_IT_CAME_FROM, learned=(heard(1, mac=C.mac.lower()),)),  # of another machine
+        replace(BACK_WHERE_IT_CAME_FROM, learned=(heard(2),)),  # it is where it should be
+        replace(BACK_WHERE_IT_CAME_FROM, learned=(heard(77),)),  # at a port that is not there
+        replace(BACK_WHERE_IT_CAME_FROM, rules=(DROPS,)),  # a flow drops it, whatever was heard
+        replace(BEHIND_THE_UPLINK, ports=("br-int",)),  # it goes somewhere else
+        Trace(learned=(heard(1),)),  # no flow is for it
+    ],
+)
+def test_what_does_not_end_by_itself_is_broken(trace: Trace) -> None:
+    on = way()
+    found = hops(on, right(on) | {on.questions()[1]: trace})
+    assert path.first_broken(found) is not None and path.first_stale(found) is None
+
+
+def test_what_is_broken_on_the_way_comes_before_what_is_stale() -> None:
+    on = way(found=change(W2, port_of=B.device, tag=7))
+    traces = right(on) | {on.questions()[0]: BEHIND_A_TAP}
+    assert broken(on, traces) == f"port {B.device} on {W2}: its tag is 7, and should be 100"
+
+
 def test_ends_on_two_wires_are_apart() -> None:
     assert broken(way(A, C)) == f"records {A.device} on {W1}: a:eth1 is on VLAN 100, c:eth1 on VLAN 400"
 
@@ -303,7 +378,8 @@ class Case:
                 kept = [each for each in self.heard.at(one.number) if each.ear != receiver.ear]
                 self.heard.sightings[one.number] = kept
 
-    def explained(self, traces: dict[Question, Trace] | None = None) -> list[Violation]:
+    def explained(self, traces: Mapping[str, Trace] | None = None) -> list[Violation]:
+        """With the answers of these hosts' switches; the others let all through."""
         result = judge(self.probes, self.heard, PLACES, wires(), AROUND)
         scene = Scene(
             grounds=self.grounds,
@@ -314,8 +390,9 @@ class Case:
             installation=INSTALLATION,
         )
         ways = breaks.ways(scene, result.violations)
-        given = {key: value for each in ways.values() for key, value in right(each).items()}
-        breaks.explain(scene, result.violations, ways, given if traces is None else given | traces)
+        told = traces or {}
+        given = {key: told.get(key.host, value) for each in ways.values() for key, value in right(each).items()}
+        breaks.explain(scene, result.violations, ways, given)
         return result.violations
 
     def hops(self) -> set[str]:
@@ -348,6 +425,13 @@ def test_where_nothing_is_seen_to_be_wrong_the_wire_says_how_far_it_came(
             more = [sighting(one, (host, "eth1"), is_sent=is_sent) for host, is_sent in places]
             case.heard.sightings[one.number] = [*case.heard.at(one.number), *more]
     assert case.hops() == {said}
+
+
+def test_a_stale_switch_is_told_of_where_a_frame_is_lost() -> None:
+    case = Case()
+    case.lost(A, B)
+    (one, *_) = case.explained({W2: BACK_WHERE_IT_CAME_FROM})
+    assert "heard it 17 s ago" in one.hop and one.commands[0] == "sudo ovs-appctl fdb/show br-int"
 
 
 def leaking(case: Case, sender: Nic, place: tuple[str, str]) -> None:

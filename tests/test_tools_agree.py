@@ -20,6 +20,7 @@ from cloudrepo.firewall import internet_firewall
 from cloudrepo.naming import first_cookie, flow_cookie, meter_number, service_mac
 from cloudrepo.resources import Closure, Firewall, HostFacts, MachineSpec, Nic, Port, Tap
 from cloudrepo.settings import Settings
+from cloudrepo.verification import tracing
 from vm_launcher import machine
 from worlds import OURS, lease, mark
 
@@ -433,3 +434,44 @@ def test_ovs_has_the_meters_we_wanted_and_flows_by_them(tmp_path: Path) -> None:
     assert openflow.parse_meters(said[11]) == {}
     assert openflow.parse_dump(said[12])[cookie] == tuple(one for one in flows if "meter:" not in one[2])
     assert openflow.parse_meters(said[16]) == {}
+
+
+@pytest.mark.cost(seconds=3)
+def test_ovs_says_where_it_heard_a_mac_and_sends_frames_there_until_it_hears_it_elsewhere(tmp_path: Path) -> None:
+    """What `path` calls stale: both ways in which such a frame is lost, and that one frame of the VM ends it."""
+    mine, theirs = "52:54:00:03:e9:01", "52:54:00:03:ea:01"
+    near = [Port(device=f"tap_{vm}_eth1", tag=100, mark=mark(1000, vm, "eth1")) for vm in (1001, 1002)]
+    devices = "; ".join(f"ip tuntap add dev {name} mode tap" for name in ("trunk0", *(one.device for one in near)))
+
+    def frame(source: str, target: str) -> bytes:
+        return bytes.fromhex(f"{target}{source}88b5".replace(":", "")).ljust(60, b"\0")
+
+    def spoke(port: str, told: bytes) -> tuple[tuple[str, ...], str]:
+        return run("ovs-ofctl", "packet-out", "br-int", f"in_port={port},packet={told.hex()},actions=NORMAL")
+
+    named = "ln -s b.pid /run/openvswitch/ovs-vswitchd.pid"  # where ovs-appctl looks for it
+    abroad = tracing.tagged(frame(theirs, "ff:ff:ff:ff:ff:ff"), 100)
+    asked = [
+        run(*tracing.ask_learned("br-int")),
+        run(*tracing.ask("br-int", near[0].device, frame(mine, theirs))),
+        run(*tracing.ask("br-int", "trunk0", tracing.tagged(frame(mine, theirs), 100))),
+    ]
+    answers = apart(
+        shell(OVS.format(directory=tmp_path) + f"{devices}; ovs-vsctl add-port br-int trunk0; {named}"),
+        run(*ovs.transaction("br-int", add=near)),
+        run("ovs-vsctl", "get", "Interface", "trunk0", "ofport"),
+        spoke("trunk0", abroad),
+        *asked,
+        spoke(near[1].device, frame(theirs, "ff:ff:ff:ff:ff:ff")),
+        *asked,
+        shell(OVS_END),
+    )
+    assert [status for status, _, _ in answers] == [0] * len(answers), answers
+    said = [out for _, out, _ in answers]
+    (before,) = [one for one in tracing.read_learned(said[4]) if one.mac == theirs]
+    assert (before.port, before.vlan) == (int(said[2]), 100) and before.age_s is not None and before.age_s < 60
+    assert [tracing.read(text).ports for text in said[5:7]] == [("trunk0",), ()]
+    assert all("NORMAL" in tracing.read(text).rules[-1].actions for text in said[5:7])
+    (after,) = [one for one in tracing.read_learned(said[8]) if one.mac == theirs]
+    assert after.port != before.port and after.vlan == 100
+    assert [tracing.read(text).ports for text in said[9:11]] == [(near[1].device,), (near[1].device,)]

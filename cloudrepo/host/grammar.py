@@ -194,6 +194,7 @@ iptables-restore --noflush --wait 10 < rules
 ovs-vsctl --timeout=20 -f json -- --columns=name,ports,datapath_type,fail_mode,external_ids list Bridge -- --columns=_uuid,name,tag,trunks,vlan_mode,cvlans,other_config,external_ids list Port -- --columns=name,type,error,mac list Interface
 ovs-vsctl --timeout=10 -f json -- --columns=name,ports,fail_mode list Bridge -- --columns=_uuid,name,tag,trunks,vlan_mode list Port -- --columns=name,ofport,type,error,statistics list Interface
 ovs-appctl --timeout=10 ofproto/trace --names <bridge> in_port=<device> <frame>
+ovs-appctl --timeout=10 fdb/show <bridge>
 ovs-vsctl --timeout=20 {ports}
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge>
 ovs-ofctl --timeout=20 -O OpenFlow13 --names --no-stats dump-flows <bridge> metadata=<cookie>/0xffffffff00000000

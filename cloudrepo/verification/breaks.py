@@ -89,7 +89,7 @@ def _gap(scene: Scene, one: Violation, way: Way, traces: Mapping[Question, Trace
         return _forwarding(one.ear[0])
     hops = path.hops(way, traces)
     commands = tuple(hop.command for hop in hops if hop.command)
-    broken = path.first_broken(hops)
+    broken = path.first_broken(hops) or path.first_stale(hops)
     if broken is not None:
         return str(broken), (broken.command, *(each for each in commands if each != broken.command))
     return _on_the_way(scene, one, way), commands

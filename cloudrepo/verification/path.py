@@ -12,6 +12,7 @@ from cloudrepo.verification.ground import Device, Ground, Port
 from cloudrepo.verification.shapes import MTU
 from cloudrepo.verification.tracing import Trace
 
+FORGOTTEN_S = 300  # after which a switch forgets a MAC that it does not hear again: its mac-aging-time, by default
 TUNNEL = "dot1q-tunnel"  # the mode of a port that takes its guest's own tags
 
 
@@ -27,6 +28,7 @@ class Hop:
         broken: why nothing gets any further; "" = it is as it should be.
         command: what a person could type on that host to see it.
         is_astray: frames go on from here, but not where they should: a hop behind it on this host may be why.
+        stale: why nothing gets any further for now, which ends by itself; "" = it is not so.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Hop:
     broken: str = ""
     command: str = ""
     is_astray: bool = False
+    stale: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As programs are given it."""
@@ -45,11 +48,12 @@ class Hop:
             "device": self.device,
             "found": self.found,
             "broken": self.broken,
+            "stale": self.stale,
             "command": self.command,
         }
 
     def __str__(self) -> str:
-        return f"{self.name} {self.device} on {self.host}: {self.broken or self.found}"
+        return f"{self.name} {self.device} on {self.host}: {self.broken or self.stale or self.found}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,11 @@ def first_broken(found: Sequence[Hop]) -> Hop | None:
     if not broken or not broken[0].is_astray:
         return broken[0] if broken else None
     return next((hop for hop in broken[1:] if hop.host == broken[0].host), broken[0])
+
+
+def first_stale(found: Sequence[Hop]) -> Hop | None:
+    """Where a switch believes what is not so any more; None = nowhere."""
+    return next((hop for hop in found if hop.stale), None)
 
 
 def _hops(way: Way, traces: Mapping[Question, Trace]) -> Iterator[Hop]:
@@ -261,14 +270,17 @@ def _flows(way: Way, host: str, traces: Mapping[Question, Trace], wanted: Sequen
     if trace is None:
         broken = "the switch could not be asked"
         return Hop(name="flows", host=host, device=ground.bridge, found="", broken=broken, command=command)
+    broken = _why_stopped(trace, wanted, way.installation)
+    stale = _why_for_now(way, ground, port, trace) if broken else ""
     return Hop(
         name="flows",
         host=host,
         device=ground.bridge,
         found=described(trace, way.installation),
-        broken=_why_stopped(trace, wanted, way.installation),
+        broken="" if stale else broken,
         is_astray=bool(trace.ports),
-        command=command,
+        command=tracing.ask_learned_by_hand(ground.bridge) if stale else command,
+        stale=stale,
     )
 
 
@@ -287,3 +299,22 @@ def _why_stopped(trace: Trace, wanted: Sequence[str], installation: str) -> str:
     if not trace.ports:
         return f"it is dropped by the flow {last} (of {tracing.owner(last, installation)})"
     return f"it leaves by {', '.join(trace.ports)} and not by {' or '.join(wanted) or 'an uplink'}"
+
+
+def _why_for_now(way: Way, ground: Ground, came_by: str, trace: Trace) -> str:
+    """Why a frame that the flows let through goes astray until the switch hears from its destination; "" = it does not.
+
+    A switch sends a frame where it heard the frame's destination last, and by the port it came by to nobody.
+    """
+    mac = way.receiver.mac.lower()
+    heard = next((one for one in trace.learned if (one.vlan, one.mac) == (way.sender.wire, mac)), None)
+    if heard is None or heard.age_s is None or not trace.rules or "NORMAL" not in trace.rules[-1].actions:
+        return ""
+    behind = next((port.name for port in ground.ports.values() if port.number == heard.port), "")
+    if not behind or (trace.ports or (came_by,)) != (behind,):
+        return ""
+    return (
+        f"the switch has {mac} behind {behind}, where it heard it {heard.age_s} s ago; that goes by itself at the next "
+        f"frame of {way.receiver}, at most {FORGOTTEN_S} s after it was heard there, or at once by `sudo ovs-appctl "
+        f"fdb/flush {ground.bridge}`; where it comes back, something else there has this MAC"
+    )

@@ -13,6 +13,9 @@ TIMEOUT_S = 10
 
 _RULE = re.compile(r"\s*\d+\. (?P<match>.*?),? ?priority (?P<priority>\d+)(?:, cookie (?P<cookie>0x[0-9a-f]+))?\Z")
 _END = "Datapath actions:"
+_MAC = "(?:[0-9a-f]{2}:){5}[0-9a-f]{2}"
+_LEARNED = re.compile(rf"\s*(?P<port>\d+|LOCAL)\s+(?P<vlan>\d+)\s+(?P<mac>{_MAC})\s+(?P<age>\d+|static)\Z")
+_LOCAL = 65534  # the bridge's own port in OpenFlow, OFPP_LOCAL without its upper bits
 _NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")
 
 
@@ -30,21 +33,69 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Learned:
+    """Behind which port a switch heard a MAC.
+
+    Attributes:
+        port: its number in OpenFlow.
+        vlan: in which VLAN.
+        mac: which one, in small letters.
+        age_s: seconds since it heard it there last; None = somebody put it there, and it stays.
+    """
+
+    port: int
+    vlan: int
+    mac: str
+    age_s: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """What becomes of a frame in one switch.
 
     Attributes:
         rules: the flows it meets, in order; none = no flow is for it.
         ports: the ports by which it leaves.
+        learned: where the switch heard the MAC that the frame is addressed to, by VLAN.
     """
 
     rules: Sequence[Rule] = ()
     ports: tuple[str, ...] = ()
+    learned: tuple[Learned, ...] = ()
 
 
 def ask(bridge: str, port: str, frame: bytes) -> Words:
     """Have the switch say what it would do with these bytes; nothing is sent."""
     return (*_ask(bridge), f"in_port={port}", frame.hex())
+
+
+def ask_learned(bridge: str) -> Words:
+    """Have the switch say behind which port it heard which MAC."""
+    return ("ovs-appctl", f"--timeout={TIMEOUT_S}", "fdb/show", bridge)
+
+
+def ask_learned_by_hand(bridge: str) -> str:
+    """The same as a person would type it."""
+    return f"sudo ovs-appctl fdb/show {bridge}"
+
+
+def read_learned(text: str) -> tuple[Learned, ...]:
+    """Read the answer to `ask_learned`; lines that are none of its rows are passed over."""
+    rows = [row for row in map(_LEARNED.match, text.splitlines()) if row is not None]
+    return tuple(
+        Learned(
+            port=_LOCAL if row["port"] == "LOCAL" else int(row["port"]),
+            vlan=int(row["vlan"]),
+            mac=row["mac"],
+            age_s=None if row["age"] == "static" else int(row["age"]),
+        )
+        for row in rows
+    )
+
+
+def destination(frame: bytes) -> str:
+    """The MAC that a frame is addressed to."""
+    return frame[:6].hex(":")
 
 
 def ask_by_hand(bridge: str, port: str, source: str, destination: str, vlan: int | None = None) -> str:

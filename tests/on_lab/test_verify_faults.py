@@ -103,6 +103,26 @@ def test_the_way_between_two_nics_is_shown_hop_by_hop(lesson: Lesson) -> None:
     assert "is no NIC" in cluster.refused("path", "admin", "eth1", "b:eth1")
 
 
+@pytest.mark.cost(seconds=1)
+def test_a_switch_that_heard_a_mac_elsewhere_is_stale_until_its_machine_speaks(lesson: Lesson) -> None:
+    """As after a VM came from another host: what is sent here by hand, another machine sent there."""
+    cluster, end = lesson.cluster, lesson.end("b", "eth1")
+
+    def speak(port: str, tag: str) -> None:
+        frame = f"ffffffffffff{end.mac.replace(':', '')}{tag}88b5".ljust(120, "0")
+        out = f"in_port={port},packet={frame},actions=NORMAL"
+        cluster.host(end.host, "ovs-ofctl", "--timeout=20", "packet-out", "br-int", out)
+
+    speak("eth1", f"8100{end.vlan:04x}")
+    way = cluster.ok("path", "admin", "a:eth1", "b:eth1")
+    assert way["broken"] is None, way
+    assert (way["stale"]["name"], way["stale"]["host"]) == ("flows", end.host)
+    assert f"the switch has {end.mac} behind eth1, where it heard it " in way["stale"]["stale"]
+    speak(end.tap, "")
+    way = cluster.ok("path", "admin", "a:eth1", "b:eth1")
+    assert (way["broken"], way["stale"]) == (None, None), way
+
+
 @pytest.mark.cost(seconds=3)
 def test_the_evidence_is_a_file_of_its_own_for_its_owner_alone(lesson: Lesson) -> None:
     found = lesson.cluster.ok("verify")
