@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from cli import examples
+from cli import help
 from cli.installation import STATE_VARIABLE
 from cli.options import QUIET_KEY, Quiet, State
 
@@ -129,13 +129,7 @@ def equipped(command: Any, path: Sequence[str]) -> Any:
         for one in command.params:
             if one.param_type_name == "option" and one.envvar is None and not one.hidden:
                 one.envvar = variable(path, str(one.name))
-    genuine = command.format_help
-
-    def format_help(context: Any, formatter: Any) -> None:
-        examples.show(path)
-        genuine(context, formatter)
-
-    command.format_help = format_help
+    help.give(command, path)
     return command
 
 

@@ -6,13 +6,13 @@ import copy
 import importlib
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import assembly, documents
+from cli import assembly, documents, help
 from cli.ask import Back, Leave, LeftRunning
 from cli.documents import JSON_VARIABLE, NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -110,7 +110,7 @@ def _answered(words: Sequence[str], before_write: BeforeWrite) -> int:
     try:
         return _run(words, before_write)
     except TyperException as error:  # all of them are about how the command was written
-        status, wrong = EXIT_USAGE, documents.error(_usage(error), code="usage")
+        status, wrong = EXIT_USAGE, documents.error(help.say_usage(error), code="usage")
     except NotDone as error:
         (screen if as_json else Screen()).complain(error.answer)
         status, wrong = EXIT_FAILED, documents.error(error.answer)
@@ -171,17 +171,6 @@ def _invoke(command: Any, name: str, words: Sequence[str], **more: Any) -> int:
             return int(command.invoke(context) or 0)
     except typer.Exit as end:
         return end.exit_code
-
-
-def _usage(error: Exception) -> str:
-    """Say how the command is to be written; what was wrong, in one sentence."""
-    from typer.rich_utils import rich_format_error
-
-    if not str(error):
-        return ""  # no words were given, and the help was the answer
-    rich_format_error(error)  # type: ignore[arg-type] # TyperException carries what it needs
-    format_message: Callable[[], str] = getattr(error, "format_message", error.__str__)
-    return format_message()
 
 
 def _installation(context: typer.Context) -> Installation:
@@ -428,7 +417,7 @@ def lint() -> int:
 
 @app.command(context_settings=_PASS_ON)
 def bench(context: typer.Context) -> int:
-    """Measure: `bench commands`, `bench deploy`, `bench monitor`, `bench state`, `bench verify`."""
+    """Measure commands, a deploy, a look of the doctor, of the monitor and of verify, or the state file."""
     from cli.testing import run_bench
 
     return run_bench(context.args)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.screen import plain
-
 MOST = 6  # of a group: the first of each of its commands
 
 #: Words after `./cloud`. The first of each says the usual; all are tried by tests/test_cli_help.py.
@@ -103,12 +101,3 @@ def of(path: Sequence[str]) -> list[str]:
     name = " ".join(path)
     below = [lines[0] for key, lines in EXAMPLES.items() if name and key.startswith(f"{name} ")]
     return [*EXAMPLES.get(name, ()), *below][:MOST]
-
-
-def show(path: Sequence[str]) -> None:
-    """Print the examples of a command."""
-    lines = of(path)
-    if lines:
-        plain("Examples:")
-        for words in lines:
-            plain(f"  ./cloud {words}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from cli import assembly, commands, completion, examples
+from cli import assembly, commands, completion, examples, help
 from cli.installation import STATE_VARIABLE
 from cloudrepo.setting_values import env_name
 from cloudrepo.settings import rows
@@ -73,6 +73,28 @@ def test_help_begins_with_examples(words: tuple[str, ...], capsys: pytest.Captur
     first, second, *rest = capsys.readouterr().out.splitlines()
     assert first == "Examples:" and second == f"  ./cloud {examples.of(words)[0]}"
     assert any("Usage: cloud" in line for line in rest)
+
+
+def test_every_command_stands_in_the_help_once_with_its_first_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [name for names in help.SUBJECTS.values() for name in names]
+    assert sorted(named) == sorted(assembly.names(commands.tree()))
+    assert run("--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in named:
+        assert f" {name} " in shown
+    assert "drift Compare every object on every host with the records; status 2 when they differ." in shown
+    assert "…" not in shown and "..." not in shown.replace("[ARGS]...", ""), "nothing is cut off"
+
+
+def test_no_words_are_answered_by_the_help_and_wrong_ones_by_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("vm") == 64
+    out, err = capsys.readouterr()
+    assert out.startswith("Examples:\n  ./cloud vm add lab web\n") and "\nCommands:\n  add     Add a VM" in out
+    assert err == ""
+    assert run("vm", "add", "--nonsense") == 64
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: cloud vm add ") and "\n\nError: No such option: --nonsense" in err
 
 
 # ── variables ───────────────────────────────────────────────────────────────────────────────────────────
