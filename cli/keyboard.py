@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cli.ask import NO_HINTS, Ask, Back, Hints, Leave
+from cli.colours import PROMPTS, suggested
 from cli.screen import in_its_letters
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.styles import Style
     from prompt_toolkit.validation import Validator
 
 ESC = "\x1b"
@@ -81,7 +83,8 @@ class TerminalKeyboard:
                 "completer": _completer(hints) if hints.options else None,
                 "complete_while_typing": False,
                 "reserve_space_for_menu": ROOM,
-                "placeholder": hints.suggestion and [("dim", _fit(hints.suggestion))],
+                "placeholder": hints.suggestion and [(_suggested(), _fit(hints.suggestion))],
+                "style": _style(),
             }
         if self.status is not None:
             options |= {"bottom_toolbar": lambda: self._toolbar(hints), "refresh_interval": REFRESH_S}
@@ -138,6 +141,16 @@ class TerminalKeyboard:
 def _fit(words: object) -> str:
     """A text as the terminal can show it; prompt_toolkit writes to the standard output."""
     return in_its_letters(words, sys.stdout)
+
+
+def _suggested() -> str:
+    return suggested(os.environ.get("TERM", ""))
+
+
+def _style() -> Style:
+    from prompt_toolkit.styles import Style
+
+    return Style.from_dict(PROMPTS)
 
 
 def ask_aside(to: TextIO) -> Ask:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BAR_WIDTH = 16
 REFRESH_PER_S = 12  # a step's line is up within a tenth of a second
 LONG_S = 100.0  # what is longer is said in minutes
+FAILED = "FAILED "
 EARLY = 3  # steps that must have ended before the rest is guessed from them
 
 
@@ -120,7 +121,7 @@ class ProgressDisplay:
                 self._ended[step.host] = self._ended.get(step.host, 0) + 1
             if self._live is None and not self._is_left and not self._screen.live and step.done:
                 place = f"{step.step}/{step.total}" if step.total else ""
-                mark = "" if step.ok else "FAILED "
+                mark = "" if step.ok else FAILED
                 line = f"{self.seconds:6.2f} s  {step.host:<12} {place:>7}  {mark}{step.label}"
                 self._screen.line((line, "" if step.ok else BAD))
 
@@ -148,16 +149,17 @@ class ProgressDisplay:
             for host in sorted(self._latest):
                 step = self._latest[host]
                 ended, total = self._ended.get(host, 0), max(step.total, 1)
-                style = BAD if step.done and not step.ok else GOOD if ended >= step.total else ""
+                has_failed = step.done and not step.ok
+                style = BAD if has_failed else GOOD if ended >= step.total else ""
                 filled = min(BAR_WIDTH, BAR_WIDTH * ended // total)
                 left = self._left_s(host)
-                bar = ("━" * filled, "━" * (BAR_WIDTH - filled)) if fine else ("#" * filled, "." * (BAR_WIDTH - filled))
+                bar = ("━" * filled, "─" * (BAR_WIDTH - filled)) if fine else ("#" * filled, "." * (BAR_WIDTH - filled))
                 table.add_row(
                     clean(host),
-                    Text(bar[0], GOOD if style != BAD else BAD) + Text(bar[1], FAINT),
+                    Text(bar[0], BAD if has_failed else GOOD) + Text(bar[1], FAINT),
                     f"{ended}/{step.total}",
                     Text(f"~{about(left)}" if left is not None else "", FAINT),
-                    Text(clean(step.label), style),
+                    Text(f"{FAILED if has_failed else ''}{clean(step.label)}", style),
                 )
         if not self._latest:
             table.add_row("", "", "", "", Text(f"{self.seconds:.0f} s", FAINT))

@@ -12,19 +12,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from cli import tables
+from cli import colours, tables
+from cli.colours import BAD, FAINT, GOOD, STRONG
 from cli.text import clean, clean_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Piece = str | tuple[str, str]
-"""A text, or a text with its style in rich's words, such as `("failed", "bold red")`."""
+__all__ = ["BAD", "FAINT", "GOOD", "STRONG", "Piece", "QuietScreen", "Screen", "plain"]
 
-GOOD = "green"
-BAD = "bold red"
-FAINT = "dim"
-STRONG = "bold"
+Piece = str | tuple[str, str]
+"""A text, or a text with its style, such as `("failed", BAD)`."""
 
 
 #: What our own words use beyond ASCII, for a stream that takes no more.
@@ -57,10 +55,13 @@ class Screen:
         """The rich console behind; markup, emoji codes and highlighting are off."""
         if self._console is None:
             from rich.console import Console
+            from rich.theme import Theme
 
             self._console = Console(
                 file=self._stream, markup=False, emoji=False, highlight=False, width=self._width, soft_wrap=False
             )
+            looks = colours.styles(self._console.color_system, os.environ.get("TERM", ""))
+            self._console.push_theme(Theme(looks))
         return self._console
 
     @property

@@ -82,7 +82,9 @@ WALKS = (
             Step("Link:", "2-3", "2-2", "A link joins different machines."),
             Step("Link:", "done", "2", "A link is written 1-2; found 2."),
             Step("Flavor:", "1", "x", "Please choose 1 to 2"),
-            Step("Who reaches the internet:", "1", "4", "Please choose 1 to 3"),
+            Step(
+                "Who reaches the internet:", "vm3, vm1", "vm4", "Please choose 1 to 3, or name machines of vm1 to vm3"
+            ),
             Step("Make these 3 cirros machines and 2 links (Y/n):", "y", "maybe", "Please answer y or n."),
             Step("Slice name:", "by hand", "1", "a slice cannot be named '1'"),
         ),
@@ -340,14 +342,14 @@ def test_work_is_left_running_and_come_back_to(slow: Path) -> None:
         terminal.asks("Slice ID")
         terminal.send(ENTER)
         terminal.shows("Esc leaves it running, Ctrl-C stops it.")
-        terminal.matches(r"10\.0\.10\.[123] +━+ +0/[0-9]+")
+        terminal.matches(r"10\.0\.10\.[123] +─+ +0/[0-9]+")
         terminal.send(ESC)
         terminal.shows("It goes on: deploy of slice 1000. 26 comes back to it.")
         terminal.shows("1 operation under way")
         terminal.choose("26")
         terminal.shows("1. deploy of slice 1000 (0 of ")
         terminal.answer("Come back to:", "")
-        terminal.matches(r"10\.0\.10\.[123] +━+ +0/[0-9]+")
+        terminal.matches(r"10\.0\.10\.[123] +─+ +0/[0-9]+")
         (slow / "gate").touch()
         terminal.shows("Slice deployed successfully")
         terminal.shows("slice 1000 running")
@@ -414,7 +416,7 @@ def test_leaving_waits_for_work_where_that_is_chosen(slow: Path) -> None:
         terminal.choose("0")
         terminal.shows("Under way: deploy of slice 1000 (0 of ")
         terminal.answer("1 wait for it, 2 leave", "wait for it")
-        terminal.matches(r"10\.0\.10\.[123] +━+ +0/[0-9]+")
+        terminal.matches(r"10\.0\.10\.[123] +─+ +0/[0-9]+")
         (slow / "gate").touch()
         assert terminal.ends() == 0
         assert "Slice deployed successfully" in terminal.past and terminal.past.rstrip().endswith("Goodbye.")
