@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from database import Database
@@ -57,7 +57,16 @@ def _make_streams_safe() -> None:
             stream = open(number, mode, closefd=False)  # noqa: SIM115 - as long as the process lives
             setattr(sys, name, stream)
         if mode == "w":
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(encoding=_letters_of(stream), errors="backslashreplace")
+
+
+def _letters_of(stream: TextIO) -> str | None:
+    """The encoding of a terminal of which somebody said that it shows no UTF-8; None = as it is."""
+    if not stream.isatty():
+        return None
+    from cli.letters import environment_at_start, is_ascii_wanted
+
+    return "ascii" if is_ascii_wanted(environment_at_start()) else None
 
 
 def _end_orderly_on_sigterm() -> None:
