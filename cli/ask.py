@@ -147,7 +147,7 @@ class Ask:
         def place(answer: str) -> int | None:
             if answer.isdecimal() and len(answer) < 20 and 1 <= int(answer) <= len(options):
                 return int(answer) - 1
-            return _meant(options, answer)
+            return meant(options, answer)
 
         def check(answer: str) -> str:
             found = f"Please choose 1 to {len(options)}; found {clean(repr(answer))}."
@@ -184,13 +184,13 @@ class Ask:
         return "" if answer.casefold() in (*_YES, *_NO) else "Please answer y or n."
 
 
-def _meant(options: Sequence[str], answer: str) -> int | None:
-    """The only option that is called so, or begins so, or has a word that does."""
+def meant(options: Sequence[str], answer: str) -> int | None:
+    """The place of the only option that is called so, or begins so, or has a word that does."""
     words = answer.casefold()
     names = [option.casefold() for option in options]
     ways = (str.__eq__, str.startswith, lambda name, begun: any(one.startswith(begun) for one in name.split()))
-    for is_meant in ways:
-        found = [place for place, name in enumerate(names) if words and is_meant(name, words)]
+    for is_so in ways:
+        found = [place for place, name in enumerate(names) if words and is_so(name, words)]
         if found:
             return found[0] if len(found) == 1 else None
     return None

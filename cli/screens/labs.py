@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cli.ask import Back
+from cli.ask import Back, meant
 from cli.screen import FAINT, GOOD, Screen
 from cli.screens.context import Context
 from cli.screens.slices import why_no_slice_name
 from cli.screens.vms import ask_flavor
-from cli.text import count
-from cloudrepo.pictures import terminal
+from cli.text import clean, count
+from cloudrepo.pictures import fitting
 from cloudrepo.pictures.graph import End, Graph, Network, Node
 from cloudrepo.topology.shapes import NAMES, SHAPES, checked, wires
 from cloudrepo.validation import MAX_DATA_INTERFACES
@@ -21,6 +21,8 @@ CUSTOM = "custom"
 NOBODY, FIRST, EVERYBODY = INTERNET = ("nobody", "the first machine", "all machines")
 MOST_CUSTOM = 30
 USUAL_SIZE = 3
+AROUND = 4  # lines around a drawing: an empty one, the question, why its answer cannot be used, the status
+ENDLESS = 1000  # lines, where none leaves at the top
 Wire = tuple[int, ...]
 
 
@@ -82,10 +84,7 @@ def new_lab_menu(context: Context) -> None:
     shape = shapes[context.ask.choice("Shape", shapes, suggestion=0)]
     plan = _custom(context) if shape == CUSTOM else _shaped(context, shape)
     flavor = ask_flavor(context, [])
-    for number, words in enumerate(INTERNET, 1):
-        screen.line(f"  {number}. {words}")
-    online = INTERNET[context.ask.choice("Who reaches the internet", INTERNET, suggestion=0)]
-    plan = Plan(plan.size, plan.wires, _online(plan.size, online))
+    plan = Plan(plan.size, plan.wires, _ask_online(context, plan.size))
     draw(screen, plan)
     machines, links = count(plan.size, f"{flavor} machine"), count(len(plan.wires), "link")
     if not context.ask.yes(f"Make these {machines} and {links}", default=True):
@@ -96,9 +95,10 @@ def new_lab_menu(context: Context) -> None:
 
 
 def draw(screen: Screen, plan: Plan) -> None:
-    """The drawing of what would be made."""
+    """The drawing of what would be made; on a terminal so low that the question under it is seen with all of it."""
     screen.line()
-    for line in terminal.draw(plan.graph(), screen.console.width, unicode=screen.unicode, legend=False):
+    height = screen.console.height - AROUND if screen.on_terminal else ENDLESS
+    for line in fitting.draw(plan.graph(), screen.console.width, height, unicode=screen.unicode):
         screen.line(line)
 
 
@@ -160,8 +160,34 @@ def _why_no_wire(plan: Plan, typed: str) -> str:
     return f"Machine {full[0]} has {MAX_DATA_INTERFACES} links, and can have no more." if full else ""
 
 
-def _online(size: int, who: str) -> frozenset[int]:
-    return frozenset({NOBODY: range(0), FIRST: range(1), EVERYBODY: range(size)}[who])
+def _ask_online(context: Context, size: int) -> frozenset[int]:
+    """Nobody, the first machine, all, or those that are named."""
+    for number, words in enumerate(INTERNET, 1):
+        context.screen.line(f"  {number}. {words}")
+    context.screen.line((f"  or machines by name, such as vm{size}", FAINT))
+    options = [(str(number), words) for number, words in enumerate(INTERNET, 1)]
+    answer = context.ask.text(
+        "Who reaches the internet",
+        options=[*options, *((f"vm{place}", "alone, or with others after it") for place in range(1, size + 1))],
+        check=lambda typed: "" if online_of(size, typed) is not None else _why_not_online(size, typed),
+        suggestion="1",
+    )
+    return online_of(size, answer) or frozenset()
+
+
+def online_of(size: int, typed: str) -> frozenset[int] | None:
+    """Which machines are meant; None = that cannot be told."""
+    answers = {NOBODY: range(0), FIRST: range(1), EVERYBODY: range(size)}
+    place = int(typed) - 1 if typed in ("1", "2", "3") else meant(INTERNET, typed)
+    if place is not None:
+        return frozenset(answers[INTERNET[place]])
+    names = {f"vm{number + 1}": number for number in range(size)}
+    words = typed.casefold().replace(",", " ").split()
+    return frozenset(names[word] for word in words) if words and all(word in names for word in words) else None
+
+
+def _why_not_online(size: int, typed: str) -> str:
+    return f"Please choose 1 to {len(INTERNET)}, or name machines of vm1 to vm{size}; found {clean(repr(typed))}."
 
 
 def _unused_name(context: Context, shape: str) -> str:

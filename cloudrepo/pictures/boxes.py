@@ -31,20 +31,25 @@ class Sketch:
     lines: Sequence[tuple[str, str, str]]
 
 
-def sketch(graph: Graph, marks: Marks, text: Mapping[str, str]) -> Sketch:
+def sketch(graph: Graph, marks: Marks, text: Mapping[str, str], *, is_low: bool = False) -> Sketch:
     """The boxes and lines of a graph.
 
     Args:
         graph: what is drawn.
         marks: by which characters.
         text: the names as this terminal can show them, under the keys of nodes.
+        is_low: boxes of one line, with a mark for the internet, and without workers and VLANs.
     """
     online = graph.online
-    is_tall = bool(online)
+    has_workers = any(node.worker for node in graph.nodes)
     words: dict[str, Sequence[str]] = {}
     for node in graph.nodes:
-        rows = [f"{marks.state(node.state)} {text[node.key]}", f"  {node.worker}"]
-        words[node.key] = rows + (["  internet" if node.key in online else ""] if is_tall else [])
+        first = f"{marks.state(node.state)} {text[node.key]}"
+        if is_low:
+            words[node.key] = [first + marks.uplink_of(node.key in online)]
+            continue
+        rows = [first, *([f"  {node.worker}"] if has_workers else [])]
+        words[node.key] = rows + (["  internet" if node.key in online else ""] if online else [])
     lines, hubs = [], []
     for one in graph.networks:
         if one.kind == "internet":
@@ -53,7 +58,7 @@ def sketch(graph: Graph, marks: Marks, text: Mapping[str, str]) -> Sketch:
             lines.append((one.ends[0].node, one.ends[1].node, one.label))
             continue
         hubs.append(f"net:{one.key}")
-        words[hubs[-1]] = [one.name, "" if one.vlan is None else f"VLAN {one.vlan}"]
+        words[hubs[-1]] = [one.name, *([] if one.vlan is None or is_low else [f"VLAN {one.vlan}"])]
         lines += [(hubs[-1], end.node, "") for end in one.ends]
     return Sketch(words, frozenset(hubs), lines)
 

@@ -24,6 +24,7 @@ class Marks:
         knot: where a line ends on another.
         states: for running, error, design, stopped, and anything under way.
         more: for a text that was cut.
+        uplink: behind the name of a VM on the internet, where there is no room for the word.
     """
 
     across: str
@@ -35,6 +36,11 @@ class Marks:
     knot: str
     states: str
     more: str
+    uplink: str
+
+    def uplink_of(self, is_online: bool) -> str:
+        """What stands behind a VM's name."""
+        return f" {self.uplink}" if is_online else ""
 
     def state(self, word: str) -> str:
         """The mark of a state."""
@@ -56,9 +62,14 @@ class Marks:
         return self.corners[(0 if DOWN in directions else 2) + (0 if RIGHT in directions else 1)]
 
 
-UNICODE = Marks("─", "│", "┼", "┌┐└┘", "╭╮╰╯", "├┬┤┴", "●", "●✗○◌◐", "…")
+UNICODE = Marks("─", "│", "┼", "┌┐└┘", "╭╮╰╯", "├┬┤┴", "●", "●✗○◌◐", "…", "↑")
 # A crossing is a line that passes over the other: `+` would read as a corner.
-ASCII = Marks("-", "|", "|", "..''", "..''", "+-+-", "o", "*x.o~", "~")
+ASCII = Marks("-", "|", "|", "..''", "..''", "+-+-", "o", "*x.o~", "~", "^")
+
+
+def marks_for(*, unicode: bool) -> Marks:
+    """Those of a terminal that knows more than ASCII, or of one that does not."""
+    return UNICODE if unicode else ASCII
 
 
 def columns_of(text: str) -> int:

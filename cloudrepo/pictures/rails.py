@@ -12,6 +12,26 @@ WIDEST = 18
 NUMBER = 4  # columns of a VLAN's number above its rail
 
 
+def low(graph: Graph, width: int, marks: Marks, text: Mapping[str, str]) -> list[str] | None:
+    """As `draw`, with a line for each VM: its name without a box, and a mark for the internet."""
+    networks = [one for one in graph.networks if one.kind == "link"]
+    words = {
+        node.key: f"{marks.state(node.state)} {text[node.key]}{marks.uplink_of(node.key in graph.online)} "
+        for node in graph.nodes
+    }
+    box = min(WIDEST, max(map(columns_of, words.values())))
+    step = _step(box, len(networks), width)
+    if step is None:
+        return None
+    rails = {box + 1 + step * place: one for place, one in enumerate(networks, 1)}
+    rows = {node.key: place for place, node in enumerate(graph.nodes)}
+    lines = _heads(rails, marks) if rails else []
+    for node in graph.nodes:
+        knots = _knots(rails, node.key)
+        lines.append(fit(words[node.key], box, marks) + _beside(rows[node.key], box, knots, rails, rows, marks))
+    return [line.rstrip() for line in lines]
+
+
 def draw(graph: Graph, width: int, marks: Marks, text: Mapping[str, str]) -> list[str] | None:
     """The lines of the drawing; None where there are more rails than fit.
 
@@ -23,14 +43,14 @@ def draw(graph: Graph, width: int, marks: Marks, text: Mapping[str, str]) -> lis
     """
     words = {node.key: (f"{marks.state(node.state)} {text[node.key]}", f"  {node.worker}") for node in graph.nodes}
     box = min(WIDEST, max(columns_of(row) for rows in words.values() for row in rows) + 4)
-    step = next((step for step in STEPS if box + 2 + step * len(graph.networks) <= width), None)
+    step = _step(box, len(graph.networks), width)
     if step is None:
         return None
     rails = {box + 1 + step * place: one for place, one in enumerate(graph.networks, 1)}
     lines = _heads(rails, marks)
     rows = {node.key: 1 + 4 * place for place, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        knots = {x for x, one in rails.items() if any(end.node == node.key for end in one.ends)}
+        knots = _knots(rails, node.key)
         edge = marks.across * (box - 2)
         inside = [f"{marks.down} {fit(row, box - 3, marks)}" for row in words[node.key]]
         pieces = [
@@ -45,14 +65,31 @@ def draw(graph: Graph, width: int, marks: Marks, text: Mapping[str, str]) -> lis
     return [line.rstrip() for line in lines]
 
 
+def _step(box: int, count: int, width: int) -> int | None:
+    """How far apart rails stand; None where they do not fit."""
+    return next((step for step in STEPS if box + 2 + step * count <= width), None)
+
+
+def _knots(rails: Mapping[int, Network], node: str) -> set[int]:
+    """The columns of the rails that a VM is on."""
+    return {x for x, one in rails.items() if any(end.node == node for end in one.ends)}
+
+
 def _heads(rails: Mapping[int, Network], marks: Marks) -> list[str]:
     """The numbers above the rails: side by side where there is room, else digit under digit."""
-    labels = {x: (one.label if one.kind == "link" else "net")[:NUMBER] for x, one in rails.items()}
+    labels = {x: _head(one)[-NUMBER:] for x, one in rails.items()}
     room = min((b - a for a, b in zip(sorted(rails), sorted(rails)[1:], strict=False)), default=STEPS[0])
     if room > max(map(len, labels.values()), default=0):
         return [_row({x - len(label) // 2 + place: c for x, label in labels.items() for place, c in enumerate(label)})]
     tall = max(map(len, labels.values()))
     return [_row({x: label.rjust(tall)[place] for x, label in labels.items()}) for place in range(tall)]
+
+
+def _head(network: Network) -> str:
+    """What stands above a rail: the VLAN, or the link's number before there is one."""
+    if network.kind != "link":
+        return "net"
+    return network.label if network.vlan is not None else network.name.rpartition(" ")[2]
 
 
 def _beside(

@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from cloudrepo.pictures import boxes, rails
 from cloudrepo.pictures.graph import Graph, Network, Nic, shown_ends
-from cloudrepo.pictures.marks import ASCII, UNICODE, Marks, columns_of, fit
+from cloudrepo.pictures.marks import UNICODE, Marks, columns_of, fit, marks_for
 
 MOST_NODES = 12
 
@@ -20,7 +20,7 @@ def draw(graph: Graph, width: int = 80, *, unicode: bool = True, legend: bool = 
         unicode: whether the terminal knows more than ASCII.
         legend: say under the drawing what marks mean and what each line is.
     """
-    marks = UNICODE if unicode else ASCII
+    marks = marks_for(unicode=unicode)
     if not graph.nodes:
         return []
     drawing = drawn(graph, width, marks) if len(graph.nodes) <= MOST_NODES else None
@@ -31,8 +31,13 @@ def draw(graph: Graph, width: int = 80, *, unicode: bool = True, legend: bool = 
 
 def drawn(graph: Graph, width: int, marks: Marks) -> list[str] | None:
     """The drawing alone; None where one could not follow it in this width."""
-    text = {node.key: _known(node.name, marks) for node in graph.nodes}
+    text = names(graph, marks)
     return boxes.draw(boxes.sketch(graph, marks, text), width, marks) or rails.draw(graph, width, marks, text)
+
+
+def names(graph: Graph, marks: Marks) -> dict[str, str]:
+    """The names of VMs as this terminal can show them, under the keys of nodes."""
+    return {node.key: _known(node.name, marks) for node in graph.nodes}
 
 
 def table(graph: Graph, marks: Marks) -> list[str]:
