@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BEGIN_S = 5.0
 EXIT_USAGE = 64
 AROUND = 4  # lines around the entries: the choice before, an empty one, the prompt, the status
+FIRST_STEPS = "9 makes a whole lab, 28 explains the keys."
 NO_TERMINAL = (
     "The menu needs a terminal, and there is none. One-shot commands do not: ./cloud deploy SLICE, ./cloud status; "
     "./cloud --help lists them."
@@ -172,7 +173,8 @@ class CLI:
             save_error=self._save_error,
             can_leave=isinstance(keyboard, TerminalKeyboard) and keyboard.is_terminal,
         )
-        self.screen.line(f"Welcome, {account['username']}. VMs: {account['used_vms']} of {account['quota_vms']}.")
+        welcome = f"Welcome, {account['username']}. VMs: {account['used_vms']} of {account['quota_vms']}."
+        self.screen.line(welcome, ("" if account["used_vms"] else f" {FIRST_STEPS}", FAINT))
         try:
             from cli.screens.recovery import offer_recovery
 

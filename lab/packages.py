@@ -38,10 +38,11 @@ PACKAGES: dict[str, str] = {
 }
 
 # What the project's own tests use besides: `./cloud test` wants it, a lab does not.
-# Ubuntu has no such package (its Chromium is a snap): there any Chromium on PATH will do.
+# Ubuntu has no package of Chromium (there it is a snap): any Chromium on PATH will do.
+_TMUX = {"tmux": "/usr/bin/tmux"}  # the menu is walked through in it
 TEST_PACKAGES: dict[str, dict[str, str]] = {
-    "debian": {"chromium-headless-shell": "/usr/bin/chromium-headless-shell"},  # looks at SVG and HTML
-    "ubuntu": {},
+    "debian": {"chromium-headless-shell": "/usr/bin/chromium-headless-shell"} | _TMUX,  # looks at SVG and HTML
+    "ubuntu": _TMUX,
 }
 
 # Unpacked for the guest, never installed on the machine: by distribution.

@@ -3,7 +3,7 @@
 The folder has the state file, and `gate` while steps on hosts may end: work takes as long as a test wants. Where it
 has `design`, the user has a slice with two linked VMs; where it has `furnished`, that slice runs, and there is
 something for each entry. `down` names workers that do not answer. The user's password is `orange-seven`. Other
-processes may change the state file meanwhile, as another menu would.
+processes may change the state file meanwhile, as another menu would. `ended` gets the exit status at the end.
 """
 
 from __future__ import annotations
@@ -133,4 +133,5 @@ def run(folder: Path, user: str, role: str) -> int:
 if __name__ == "__main__":
     status = run(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
     sys.stdout.flush()
+    Path(sys.argv[1], "ended").write_text(str(status))
     os._exit(status)

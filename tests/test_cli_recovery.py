@@ -157,7 +157,8 @@ def test_the_menu_lists_what_was_under_way_and_does_what_is_chosen(
     api.unfinished = [DEAD]
     shown, keyboard, status = converse(monkeypatch, api, *LOGIN, answer, "0")
     assert status == 0 and keyboard.prompts[2] == "1 resume, 2 rollback, 3 leave: "
-    assert shown.index(DEAD["text"]) < shown.index("1. Cluster status")
+    what, who = DEAD["text"].split("; ")
+    assert shown.index(f"  {what}\n    {who}\n") < shown.index("1. Cluster status")
     assert (call, 1000) in api.calls if call else api.unfinished == [DEAD]
 
 
@@ -165,7 +166,7 @@ def test_a_host_that_is_waited_for_is_named_and_nothing_is_asked(monkeypatch: py
     api = FakeApi()
     api.unfinished = [{**DEAD, "is_waiting": True}]
     shown, keyboard, _ = converse(monkeypatch, api, *LOGIN, "0")
-    assert DEAD["text"] in shown and "ends by itself" in shown
+    assert DEAD["text"].replace("; ", "\n    ") in shown and "ends by itself" in shown
     assert keyboard.prompts[2] == "Choose: "
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import contrast
 from database import Database
 from menu_process import PASSWORD
 from menu_terminal import CHOOSE, CTRL_C, DOWN, ENTER, ESC, TAB, UP, Terminal, menu
@@ -126,6 +127,40 @@ def test_golden_views_of_five_and_of_twelve_machines(folder: Path, columns: int,
             r" +eth1: 52:54:00:[0-9a-f:]{8}, VLAN \d+, link 11 to vm6 eth2, 192\.168\.\d+\.11\n",
             terminal.past,
         )
+
+
+@pytest.mark.parametrize(("size", "shapes"), [(SIZES[0], ("tree", "star", "bus")), (SIZES[1], ("star",))])
+def test_a_new_lab_of_twelve_machines_leaves_room_for_its_questions(
+    folder: Path, size: tuple[int, int], shapes: tuple[str, ...]
+) -> None:
+    """The whole drawing is seen with the question under it, and with why its answer cannot be used."""
+    columns, rows = size
+    with menu(folder, columns=columns, rows=rows) as terminal:
+        terminal.log_in("ann")
+        with Database(folder / "database.yaml").transaction() as data:
+            data["users"]["ann"]["quota_vms"] = 17
+        for shape in shapes:
+            terminal.choose("9")
+            for prompt, words in (("Shape:", shape), ("Machines (", "12"), ("Flavor:", ""), ("Who reaches", "all")):
+                terminal.answer(prompt, words)
+            terminal.asks("Make these 12 cirros machines")
+            terminal.shows("| VMs 0 of 17 |")
+            golden(f"new-{shape}-of-twelve", terminal)
+            terminal.send("maybe")
+            terminal.shows("Please answer y or n.")
+            assert re.search(r"\bvm1\b", terminal.text) and re.search(r"\bvm12\b", terminal.text)
+            terminal.send(ESC)
+
+
+def test_link_by_link_all_of_the_drawing_is_seen_above_the_next_question(folder: Path) -> None:
+    with menu(folder) as terminal:
+        terminal.log_in("ann")
+        terminal.choose("9")
+        for prompt, words in (("Shape:", "custom"), ("Machines (", "12")):
+            terminal.answer(prompt, words)
+        terminal.send("".join(f"1-{other}{ENTER}" for other in range(2, 13)))
+        terminal.until(lambda: "vm12" in terminal.text and terminal.prompt == "Link: done", "the question for the 12th")
+        assert [name for name in range(1, 13) if not re.search(rf"\bvm{name}\b", terminal.text)] == []
 
 
 def test_what_was_asked_for_is_not_pushed_away_by_the_menu(folder: Path) -> None:
@@ -344,12 +379,13 @@ def test_a_suggestion_is_faint_also_without_colour(folder: Path) -> None:
     assert re.search(rb"\x1b\[(?:0;)?2m3", b"".join(seen))
 
 
-def test_with_colour_nothing_is_black_or_white(folder: Path) -> None:
-    """So that it is read on light and on dark backgrounds."""
-    with menu(folder) as terminal:
+@pytest.mark.parametrize("term", ["xterm-256color", "xterm"])
+def test_with_colour_all_is_read_on_light_and_on_dark_backgrounds(folder: Path, term: str) -> None:
+    with menu(folder, TERM=term) as terminal:
         sent = walk(terminal)
-    assert COLOUR.findall(sent)
-    assert not re.findall(rb"\x1b\[(?:[0-9]+;)*(?:30|37|90|97|40|47)m", sent)
+    pairs = set(contrast.sent(sent))
+    assert any(foreground is not None and background is None for foreground, background in pairs) is (term != "xterm")
+    assert [pair for pair in pairs if contrast.weakest(*pair) < contrast.LEAST] == []
 
 
 def test_a_dumb_terminal(folder: Path) -> None:

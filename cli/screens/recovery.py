@@ -25,7 +25,7 @@ def recovery_menu(context: Context) -> None:
         return
     for one in found:
         if not one["is_dead"] and not one["is_handed"]:
-            context.screen.line(f"  {one['text']}")
+            _say(context, one)
     _end(context, [one for one in found if one["is_dead"] or one["is_handed"]])
 
 
@@ -33,7 +33,14 @@ def list_under_way(context: Context) -> None:
     """What somebody is at, here or elsewhere."""
     for one in _unfinished(context):
         if not one["is_dead"]:
-            context.screen.line(f"  {one['text']}")
+            _say(context, one)
+
+
+def _say(context: Context, one: Record) -> None:
+    """What it is, and under it who is at it: in one line both would not fit on a terminal of 80 columns."""
+    what, _, who = str(one["text"]).rpartition("; ")
+    context.screen.line(f"  {what}")
+    context.screen.line((f"    {who}", FAINT))
 
 
 def _unfinished(context: Context) -> list[Record]:
@@ -50,7 +57,7 @@ def _end(context: Context, found: list[Record]) -> None:
     for slice_id in dict.fromkeys(int(one["slice_id"]) for one in found):
         those = [one for one in found if one["slice_id"] == slice_id]
         for one in those:
-            context.screen.line(f"  {one['text']}")
+            _say(context, one)
         if all(one["is_waiting"] for one in those):
             context.screen.line(("    It ends by itself when the host is back.", FAINT))
             continue
