@@ -37,10 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _make_streams_safe()
     _end_orderly_on_sigterm()
     try:
-        status = _answered(words)
+        return _answered(words)
     finally:
-        is_closed = _close_databases()
-    return status if is_closed or status else EXIT_FAILED
+        _close_databases()
 
 
 def _make_streams_safe() -> None:
@@ -79,19 +78,21 @@ def _end_orderly_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, end)
 
 
-def _close_databases() -> bool:
-    """Bring what this process wrote into its state file; whether that went well."""
+def _close_databases() -> None:
+    """Bring what this process wrote into its state file.
+
+    Where that does not go, it is said, and no more: what the command did is in the journal, which the next start reads,
+    and its document, which is written by now, says that it was done. The exit status says the same.
+    """
     database = sys.modules.get("database")
     if database is None:
-        return True
+        return
     from cloudrepo.errors import CloudError
 
     try:
         database.close_all()
     except CloudError as error:
         _complain(error)
-        return False
-    return True
 
 
 def _complain(error: Exception | str) -> None:

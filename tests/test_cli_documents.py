@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+import main
 from cli.installation import Installation as Opened
 from cloudrepo import logs
 from cloudrepo.errors import Message
 from cloudrepo.known_hosts import KnownHosts, fingerprint
+from cloudrepo.stores import folding
 from crashing import SLICE, Installation
 from database import Database
 from lab import cli as lab_cli, packages
@@ -242,3 +245,28 @@ def test_what_happens_to_the_lab_is_said(monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_records_are_opened_for_these(installation: Installation) -> None:
     """Or the tests above would have asked an installation of their own."""
     assert Opened.open(lambda db: None).path == installation.state
+
+
+def test_what_was_done_is_done_where_it_does_not_come_into_the_state_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Document and exit status agree, a person is told, and the next command brings it there."""
+    state = tmp_path / "database.yaml"
+    monkeypatch.setenv("CLOUDREPO_STATE", str(state))
+    assert main.main(["slice", "create", "one", "--json"]) == 0
+    before = state.read_bytes()
+    capsys.readouterr()
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(folding.Fold, "_render", full)
+        assert main.main(["slice", "create", "two", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["ok"] is True and state.read_bytes() == before
+    assert f"{state} cannot be written: No space left on device" in shown.err
+    assert f"it is in {state}.journal, and the next command brings it into the file" in shown.err
+    assert main.main(["slice", "list", "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["slices"]] == ["one", "two"]
+    assert b"two" in state.read_bytes() and not state.with_name("database.yaml.journal").exists()

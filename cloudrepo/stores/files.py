@@ -121,6 +121,18 @@ def cannot_write(path: Path, error: OSError) -> StateFileError:
     )
 
 
+def cannot_fold(path: Path, journal: Path, error: OSError) -> StateFileError:
+    """What a person is told when what was done is in the journal and does not come into the state file."""
+    return StateFileError(
+        f"{path} cannot be written",
+        evidence=error.strerror or str(error),
+        remedy=f"What was changed is not lost: it is in {journal}, and the next command brings it into the file. Free "
+        "space on the disk, or mend the directory's rights",
+        code=NOT_WRITTEN,
+        details={"errno": error.errno},
+    )
+
+
 def may_not_write(error: StateFileError) -> bool:
     """Whether a file was not written because this process may only read there."""
     return error.details.get("errno") in (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -60,7 +60,7 @@ class Fold:
                 pass  # another process folded first: what is left is less
         except OSError as error:
             self.store.distrust()
-            raise files.cannot_write(self.store.path, error) from error
+            raise files.cannot_fold(self.store.path, self.store.journal_path, error) from error
 
     def _try(self) -> bool:
         """Fold once; False when it is to be tried again."""
