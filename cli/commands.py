@@ -281,6 +281,7 @@ def drift(
     context: typer.Context,
     slice: SliceOrAll = None,
     fix: Annotated[bool, typer.Option("--fix", help="Set right what carries our mark, after a yes.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> int:
@@ -288,7 +289,7 @@ def drift(
     from cli.drift import fix_drift, show_drift
 
     screen, installation = talk(context, as_json=as_json), _installation(context)
-    if fix:
+    if fix and not dry_run:
         return fix_drift(installation, slice, screen, questions(aside=as_json), as_json=as_json, assume_yes=yes)
     return show_drift(installation, slice, screen, as_json=as_json)
 
@@ -376,12 +377,13 @@ def restart_policy(
         str, typer.Argument(metavar="POLICY", help="never, on-failure or always; `default` is what the setting says.")
     ],
     user: As = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Say what the monitor does when a VM dies."""
     from cli.monitor import change_restart_policy
 
-    return change_restart_policy(Work(context, "restart-policy", as_json=as_json), vm, user, policy)
+    return change_restart_policy(Work(context, "restart-policy", as_json=as_json), vm, user, policy, dry_run=dry_run)
 
 
 # -- trying and testing --------------------------------------------------------------------

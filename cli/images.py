@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import Json, named
+from cli.options import DryRun, Json, named
 from cli.screen import FAINT, GOOD, Piece, Screen
 from cli.text import count
 from cli.work import Work
@@ -29,12 +29,18 @@ def add(
         str, typer.Option(metavar="NAME", help="What it will be called; the file's name if left out.")
     ] = "",
     format: Annotated[str, typer.Option(metavar="FORMAT", help="`raw` for a plain disk, which has no header.")] = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Copy a file, look at the copy, and offer it for new VMs."""
     from cloudrepo.image_library import name_of_file
 
     work = Work(context, "image", as_json=as_json)
+    if dry_run:
+        from cli.plans import show_rehearsal
+
+        wish = {"image": name or name_of_file(file), "path": file, "format": format}
+        return show_rehearsal(work, "add_image", wish)
     image = work.done(work.api.add_image(None, name or name_of_file(file), file, format=format))
     work.ids(image["name"])
     work.screen.line((f"Image {image['name']} was added: {described(image)}.", GOOD))
@@ -54,9 +60,13 @@ def list_images(context: typer.Context, as_json: Json = False) -> int:
 
 
 @app.command()
-def remove(context: typer.Context, name: Name, as_json: Json = False) -> int:
+def remove(context: typer.Context, name: Name, dry_run: DryRun = False, as_json: Json = False) -> int:
     """Remove an image that nothing uses, here and on the workers that answer."""
     work = Work(context, "image", as_json=as_json)
+    if dry_run:
+        from cli.plans import show_rehearsal
+
+        return show_rehearsal(work, "remove_image", {"image": name})
     answer = work.done(work.api.remove_image(None, name))
     work.ids(answer["name"])
     show_removed(work.screen, answer)

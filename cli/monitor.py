@@ -147,7 +147,7 @@ def _show(voice: _Voice, notice: Notice) -> None:
     voice.say((f"{stamp} ", FAINT), (notice.text, STYLES.get(notice.level, "")))
 
 
-def change_restart_policy(work: Work, words: str, user: str, policy: str) -> int:
+def change_restart_policy(work: Work, words: str, user: str, policy: str, *, dry_run: bool = False) -> int:
     """Change what the monitor does when a VM dies; the exit status.
 
     Raises:
@@ -155,6 +155,11 @@ def change_restart_policy(work: Work, words: str, user: str, policy: str) -> int
     """
     record, vm = work.installation.one_vm(words, user)
     acting, chosen = user or str(record["owner"]), "" if policy == "default" else policy
+    if dry_run:
+        from cli.plans import show_rehearsal
+
+        wish = {"slice_id": int(record["slice_id"]), "vm_id": int(vm["vm_id"]), "policy": chosen}
+        return show_rehearsal(work, "set_restart_policy", wish, acting=acting)
     answer = work.done(work.api.set_restart_policy(acting, int(record["slice_id"]), int(vm["vm_id"]), chosen))
     said = answer or f"the setting's ({work.installation.settings.monitor.restart})"
     work.ids(vm["vm_id"])

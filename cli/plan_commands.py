@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import As, Json, Slice, named
+from cli.options import As, DryRun, Json, Slice, named
 from cli.plans import load, show_plan
 from cli.slice_commands import Job
 from cli.work import SliceWork
@@ -37,9 +37,11 @@ def apply(
     context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="What `plan -o` kept.", callback=named)],
     user: As = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Do what a plan says, or nothing: it is refused when records or hosts moved since it was made."""
     job = Job(context, "apply", user, as_json)
     saved = load(Path(file))
-    return job.run(str(saved["slice_id"]), plan=saved)
+    words = str(saved["slice_id"])
+    return job.rehearse(words, plan=saved) if dry_run else job.run(words, plan=saved)

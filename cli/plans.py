@@ -10,11 +10,12 @@ from typing import Any
 
 from cli import documents
 from cli.documents import NotDone
-from cli.screen import BAD, FAINT, GOOD, STRONG
+from cli.screen import BAD, FAINT, GOOD, STRONG, Piece, Screen
 from cli.text import count
 from cli.work import Work
 
 DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
+MOST_RECORDS = 40  # lines of what changes in the records
 LARGEST = 64 * 1024 * 1024  # bytes of a plan
 MADE_BY = "./cloud plan SLICE -o FILE makes one; ./cloud topology plan FILE -o PLAN one of a topology file."
 _SIGNS = {"add": ("+", GOOD), "remove": ("-", BAD), "change": ("~", STRONG)}
@@ -39,23 +40,35 @@ def show_plan(work: Work, acting: str, kind: str, slice_id: int, *, file: str = 
         NotDone: the operation would be refused.
     """
     found = work.done(work.api.plan(acting, slice_id, kind, **about))
-    wrong = _wrong(found)
-    if file and wrong is None:
+    if file and wrong_with(found) is None:
         save(Path(file), found)
+    status = end_plan(work, found)
+    if file and status != FAILED and not work.as_json:
+        work.screen.line(f"The plan is in {file}: ./cloud apply {file}")
+    return status
+
+
+def end_plan(work: Work, found: Mapping[str, Any]) -> int:
+    """Show a plan of a slice, or write its document; the exit status."""
+    wrong = wrong_with(found)
     if work.as_json:
         documents.write({"command": work.name, "dry_run": True, "plan": found}, wrong=wrong)
     else:
-        _show(work, found)
+        show(work.screen, found)
         if wrong is not None:
             work.screen.complain(wrong["message"])
-        elif file:
-            work.screen.line(f"The plan is in {file}: ./cloud apply {file}")
-    if wrong is not None:
+    return status_of(found)
+
+
+def status_of(found: Mapping[str, Any]) -> int:
+    """The exit status of a plan."""
+    if wrong_with(found) is not None:
         return FAILED
     return DIFFERENCES if found["differences"] else DONE
 
 
-def _wrong(found: Mapping[str, Any]) -> dict[str, Any] | None:
+def wrong_with(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Why it would not go well, as documents have an error: a host does not answer, or has something in the way."""
     for host in found["hosts"]:
         if host["error"]:
             return documents.error(host["error"], code="plan.incomplete")
@@ -65,38 +78,103 @@ def _wrong(found: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _show(work: Work, found: Mapping[str, Any]) -> None:
-    screen = work.screen
+def show(screen: Screen, found: Mapping[str, Any]) -> None:
+    """A plan of a slice."""
     about = f"VM {found['vm_id']} of slice" if found["vm_id"] is not None else "slice"
     screen.line((f"{found['kind']} {about} {found['slice_id']} “{found['name']}”", STRONG))
+    for one in found.get("operations", ()):
+        screen.line((one["text"], FAINT))
     if "link" in found:
-        _show_link(work, found["link"])
-    for host in found["hosts"]:
-        screen.line((host["host"], STRONG), (f"  {count(len(host['actions']), 'action')}", FAINT))
-        for action in host["actions"]:
-            sign, style = _SIGNS[action["verb"]]
-            screen.line(f"  {sign} ", (f"{action['kind']} {action['name']}", style))
+        _show_link(screen, found["link"])
+    show_changes(screen, found)
     for vm in found["allocations"]["vms"]:
         where = ", ".join([vm["worker_ip"], f"VNC {vm['vnc_port']}", *vm["addresses"]])
         screen.line((f"VM {vm['vm_id']} {vm['name']}: {where}", FAINT))
     for vlan in found["allocations"]["vlans"]:
         screen.line((f"VLAN {vlan['vlan_id']} for link {vlan['link_id']}, {vlan['cidr']}", FAINT))
-    _show_quota(work, found["quota"])
+    _show_quota(screen, found["quota"])
     if not found["differences"]:
         screen.line(("Nothing would be done: all is as it wants it.", GOOD))
     else:
         screen.line(f"{count(found['differences'], 'action')}; nothing was done.")
 
 
-def _show_link(work: Work, link: Mapping[str, Any]) -> None:
+def show_changes(screen: Screen, found: Mapping[str, Any]) -> None:
+    """What would be done on each host, and what of the records changes."""
+    for host in found["hosts"]:
+        screen.line((host["host"], STRONG), (f"  {count(len(host['actions']), 'action')}", FAINT))
+        for action in host["actions"]:
+            sign, style = _SIGNS[action["verb"]]
+            screen.line(f"  {sign} ", (f"{action['kind']} {action['name']}", style))
+    records = found.get("records", ())
+    if records and not found["hosts"]:
+        screen.line(("No host is asked: the records change.", FAINT))
+    for one in records[:MOST_RECORDS]:
+        screen.line(*_changed(one))
+    if len(records) > MOST_RECORDS:
+        screen.line((f"  and {len(records) - MOST_RECORDS} more; --json has all", FAINT))
+
+
+def _changed(one: Mapping[str, Any]) -> tuple[Piece, ...]:
+    before, after = one["before"], one["after"]
+    if one["key"]:
+        return "  ~ ", (f"{one['what']}: {one['key']} {_said(before)} -> {_said(after)}", STRONG)
+    sign, style = _SIGNS["add" if before is None else "remove"]
+    values = ", ".join(f"{key} {_said(value)}" for key, value in (after or before).items())
+    return f"  {sign} ", (one["what"], style), (f"  {values}", FAINT)
+
+
+def show_rehearsal(work: Work, call: str, wish: Mapping[str, Any], *, acting: str | None = None) -> int:
+    """Show what a call of the façade would change; the exit status: 0 nothing, 2 something, 1 a host did not answer.
+
+    Args:
+        work: the command.
+        call: its name.
+        wish: its arguments.
+        acting: who acts; None = the operator.
+
+    Raises:
+        NotDone: it would be refused.
+    """
+    return end_rehearsal(work.screen, work.name, work.done(work.api.rehearse(acting, call, wish)), as_json=work.as_json)
+
+
+def end_rehearsal(screen: Screen, name: str, found: Mapping[str, Any], *, as_json: bool) -> int:
+    """Show what was rehearsed, or write its document; the exit status.
+
+    Args:
+        screen: for people.
+        name: of the command.
+        found: as `rehearsal.rehearse` has it.
+        as_json: whether a document is written.
+    """
+    wrong = wrong_with(found)
+    if as_json:
+        documents.write({"command": name, "dry_run": True, "plan": found}, wrong=wrong)
+        return status_of(found)
+    show_changes(screen, found)
+    for note in found["notes"]:
+        screen.line((note, FAINT))
+    if found["quota"] is not None:
+        _show_quota(screen, found["quota"])
+    if wrong is not None:
+        screen.complain(wrong["message"])
+    elif found["differences"]:
+        screen.line(f"{count(found['differences'], 'change')}; nothing was done.")
+    else:
+        screen.line(("Nothing would be changed: all is so already.", GOOD))
+    return status_of(found)
+
+
+def _show_link(screen: Screen, link: Mapping[str, Any]) -> None:
     before, after = link["before"], link["after"]
     if after is None:
         freed = f"VLAN {before['vlan_id']} and its interfaces are free again"
-        work.screen.line("  - ", (f"link {before['link_id']}; {freed}", BAD))
+        screen.line("  - ", (f"link {before['link_id']}; {freed}", BAD))
         return
     for name in before:
         if before[name] != after[name]:
-            work.screen.line(
+            screen.line(
                 "  ~ ", (f"link {before['link_id']}: {name} {_said(before[name])} -> {_said(after[name])}", STRONG)
             )
 
@@ -107,13 +185,13 @@ def _said(value: Any) -> str:
     )
 
 
-def _show_quota(work: Work, quota: Mapping[str, Any]) -> None:
+def _show_quota(screen: Screen, quota: Mapping[str, Any]) -> None:
     amounts = [
         f"{amount['used']:g} {kind}" + (f" of {amount['limit']:g}" if amount["limit"] != "unlimited" else "")
         for kind, amount in quota.items()
         if kind != "user"
     ]
-    work.screen.line((f"Quota of {quota['user']}: {', '.join(amounts)}", FAINT))
+    screen.line((f"Quota of {quota['user']}: {', '.join(amounts)}", FAINT))
 
 
 def show_allocation(work: Work, acting: str, kind: str, wish: Mapping[str, Any], *, slice_id: int | None = None) -> int:
@@ -131,7 +209,7 @@ def show_allocation(work: Work, acting: str, kind: str, wish: Mapping[str, Any],
             work.screen.line(f"{key}: {value}")
     for nic in found["allocations"].get("interfaces", ()):
         work.screen.line(f"  {nic['name']}: {nic['mac']}")
-    _show_quota(work, found["quota"])
+    _show_quota(work.screen, found["quota"])
     work.screen.line("Nothing was done.")
     return DIFFERENCES
 

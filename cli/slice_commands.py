@@ -101,12 +101,15 @@ def resume(
         typer.Option("--gone", metavar="IP", help="This host will never be back: what it had is not waited for."),
     ] = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only list what is unfinished.")] = False,
+    dry_run: DryRun = False,
 ) -> int:
     """Go on with what was under way when a process or a host died."""
     _require_slice(slice, ended=ended, gone=gone or (), list_only=list_only)
     job = Job(context, "resume", user, as_json)
     if list_only:
         return job.show(slice)
+    if dry_run:
+        return job.rehearse(slice, ended=ended, gone=tuple(gone or ())) if slice else job.rehearse_all()
     return job.run(slice, ended=ended, gone=tuple(gone or ())) if slice else job.run_all()
 
 
@@ -129,9 +132,17 @@ def _require_slice(slice: str | None, *, ended: bool, gone: Sequence[str], list_
 
 
 @app.command()
-def rollback(context: typer.Context, slice: Slice, user: As = "", as_json: Json = False, ended: Ended = False) -> int:
+def rollback(
+    context: typer.Context,
+    slice: Slice,
+    user: As = "",
+    as_json: Json = False,
+    ended: Ended = False,
+    dry_run: DryRun = False,
+) -> int:
     """Take back what was under way when a process or a host died."""
-    return Job(context, "rollback", user, as_json).run(slice, ended=ended)
+    job = Job(context, "rollback", user, as_json)
+    return job.rehearse(slice, ended=ended) if dry_run else job.run(slice, ended=ended)
 
 
 class Job(Work):
@@ -171,6 +182,53 @@ class Job(Work):
         record = self.installation.one_slice(words, self.user)
         return show_plan(self, self.user or str(record["owner"]), self.verb, int(record["slice_id"]))
 
+    def rehearse(self, words: str, **options: Any) -> int:
+        """Show what a recovery of that slice would do.
+
+        Args:
+            words: its id or name.
+            options: of the façade's call.
+        """
+        from cli.plans import end_plan
+
+        return end_plan(self, self._rehearsed(self.installation.one_slice(words, self.user), options))
+
+    def rehearse_all(self) -> int:
+        """Show what a recovery of all that nobody is at would do; the worst of the statuses."""
+        from cli import plans
+
+        found = []
+        for slice_id in self._dead_slices(self._unfinished()):
+            record = self.installation.db.get_slice(slice_id)
+            if record is not None:
+                found.append(self._rehearsed(record, {}))
+        wrong = next((problem for one in found if (problem := plans.wrong_with(one)) is not None), None)
+        if self.as_json:
+            documents.write({"command": self.verb, "dry_run": True, "plans": found}, wrong=wrong)
+        else:
+            self._show_plans(found)
+        if wrong is not None:
+            return FAILED
+        return plans.DIFFERENCES if any(one["differences"] for one in found) else DONE
+
+    def _show_plans(self, found: Sequence[dict[str, Any]]) -> None:
+        from cli import plans
+
+        for one in found:
+            plans.show(self.screen, one)
+            wrong = plans.wrong_with(one)
+            if wrong is not None:
+                self.screen.complain(wrong["message"])
+        if not found:
+            self.screen.line("Nothing is unfinished.")
+
+    def _rehearsed(self, record: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        acting = self.user or str(record["owner"])
+        wish = {"slice_id": int(record["slice_id"]), **options}
+        call = "apply_plan" if self.verb == "apply" else self.verb
+        plan: dict[str, Any] = self.done(self.api.rehearse(acting, call, wish))
+        return plan
+
     def _ask_about(self, record: dict[str, Any]) -> None:
         from cli.screens.context import summary
 
@@ -182,7 +240,7 @@ class Job(Work):
         found = [one for one in self._unfinished() if one["is_dead"]]
         if not found:
             self.screen.line("Nothing is unfinished.")
-        slices = list(dict.fromkeys(int(one["slice_id"]) for one in found))
+        slices = self._dead_slices(found)
         for number, slice_id in enumerate(slices, 1):
             for one in found:
                 if one["slice_id"] == slice_id:
@@ -192,6 +250,11 @@ class Job(Work):
                 self._leave(slices[number:])
                 break
         return self._end()
+
+    @staticmethod
+    def _dead_slices(found: Sequence[dict[str, Any]]) -> list[int]:
+        """The slices with something that nobody is at."""
+        return list(dict.fromkeys(int(one["slice_id"]) for one in found if one["is_dead"]))
 
     def _leave(self, slices: Sequence[int]) -> None:
         ids = ", ".join(map(str, slices))

@@ -12,7 +12,7 @@ import typer
 from cli import documents
 from cli.documents import NotDone
 from cli.installation import state_folder, state_path
-from cli.options import Json, Yes
+from cli.options import DryRun, Json, Yes
 from cli.screen import BAD, FAINT, GOOD, Screen
 from cli.text import count, listing
 from cli.work import Work, questions, talk
@@ -97,6 +97,7 @@ def _row(generation: dict[str, Any]) -> list[Any]:
 def restore(
     context: typer.Context,
     generation: Annotated[str, typer.Argument(metavar="GEN", help="Its number, or `backup`.")],
+    dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> int:
@@ -105,6 +106,8 @@ def restore(
 
     question = f"Replace {state_path()} by generation {generation}; what is there is kept"
     change = _Change(context, "state restore", yes, as_json)
+    if dry_run:
+        return change.shown(state_files.plan_restore(state_path(), generation))
     return change.done(question, lambda: state_files.restore(state_path(), generation), generation=generation)
 
 
@@ -112,6 +115,7 @@ def restore(
 def use(
     context: typer.Context,
     which: Annotated[str, typer.Argument(metavar="yaml|journal", help="The file alone, or with its journal.")],
+    dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> int:
@@ -123,6 +127,8 @@ def use(
     chosen: Literal["yaml", "journal"] = "yaml" if which == "yaml" else "journal"
     question = "Go on with the file alone" if which == "yaml" else "Lay what the journal holds over the file"
     change = _Change(context, "state use", yes, as_json)
+    if dry_run:
+        return change.shown(state_files.plan_use(state_path(), chosen))
     return change.done(question, lambda: state_files.use(state_path(), chosen), which=chosen)
 
 
@@ -177,6 +183,12 @@ class _Change:
         self.yes = yes
         self.as_json = as_json
         self.screen = talk(context, as_json=as_json)
+
+    def shown(self, found: dict[str, Any]) -> int:
+        """Show what would be done; the exit status."""
+        from cli.plans import end_rehearsal
+
+        return end_rehearsal(self.screen, self.name, found, as_json=self.as_json)
 
     def done(self, question: str, work: Callable[[], list[str]], **about: str) -> int:
         """Ask, do it, and say what was done; the exit status.

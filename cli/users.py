@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.documents import NotDone
-from cli.options import Json
+from cli.options import DryRun, Json
 from cli.screen import FAINT, GOOD, Screen
 from cli.work import Work, questions
 
@@ -42,10 +42,13 @@ def add(
     cores: Cores = None,
     ram: Ram = None,
     disk: Disk = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Make a user, with a first password that the first login asks to change."""
     work = _Work(context, as_json)
+    if dry_run:
+        return work.rehearse("add_user", user=name, role=role, quotas=_quotas(vms, cores, ram, disk))
     password = work.first_password(generate)
     made = work.done(work.api.add_user(None, name, password, role=role, quotas=_quotas(vms, cores, ram, disk)))
     shown = {"first_password": password} if generate else {}
@@ -58,19 +61,26 @@ def remove(
     context: typer.Context,
     name: Name,
     give_slices_to: Annotated[str, typer.Option(metavar="USER", help="Who gets the slices, if there are any.")] = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Remove a user; one with slices only when these are given to somebody."""
     work = _Work(context, as_json)
+    if dry_run:
+        return work.rehearse("remove_user", user=name, give_slices_to=give_slices_to)
     text = work.done(work.api.remove_user(None, name, give_slices_to=give_slices_to))
     work.screen.line((f"{text}.", GOOD))
     return work.end({"user": name, "message": text})
 
 
 @app.command()
-def passwd(context: typer.Context, name: Name, generate: Generate = False, as_json: Json = False) -> int:
+def passwd(
+    context: typer.Context, name: Name, generate: Generate = False, dry_run: DryRun = False, as_json: Json = False
+) -> int:
     """Give a user a new first password, which the next login asks to change."""
     work = _Work(context, as_json)
+    if dry_run:
+        return work.rehearse("reset_password", user=name)
     password = work.first_password(generate)
     text = work.done(work.api.reset_password(None, name, password))
     shown = {"first_password": password} if generate else {}
@@ -86,11 +96,14 @@ def quota(
     cores: Cores = None,
     ram: Ram = None,
     disk: Disk = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Show what a user may have, or change it; `default` is what the settings say."""
     work = _Work(context, as_json)
     wishes = _quotas(vms, cores, ram, disk)
+    if wishes and dry_run:
+        return work.rehearse("set_quota", user=name, quotas=wishes)
     if wishes:
         user = work.done(work.api.set_quota(None, name, wishes))
     else:
@@ -107,10 +120,13 @@ def role(
     context: typer.Context,
     name: Name,
     role: Annotated[str, typer.Argument(metavar="ROLE", help="admin, instructor or student.")],
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Change what a user may do."""
     work = _Work(context, as_json)
+    if dry_run:
+        return work.rehearse("set_role", user=name, role=role)
     given = work.done(work.api.set_role(None, name, role))
     work.screen.line((f"{name} is {given} now.", GOOD))
     return work.end({"user": name, "role": given})
@@ -132,6 +148,12 @@ class _Work(Work):
 
     def __init__(self, context: typer.Context, as_json: bool) -> None:
         super().__init__(context, "user", as_json=as_json)
+
+    def rehearse(self, call: str, **wish: Any) -> int:
+        """Show what a call would change. No password is asked for."""
+        from cli.plans import show_rehearsal
+
+        return show_rehearsal(self, call, wish)
 
     def first_password(self, generate: bool) -> str:
         """A random one, or what is typed twice."""

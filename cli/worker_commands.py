@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.installation import Installation
-from cli.options import Json, Yes
+from cli.options import DryRun, Json, Yes
 from cli.work import Work, questions, talk
 
 app = typer.Typer(help="The hosts that machines run on.", no_args_is_help=True)
@@ -17,6 +17,12 @@ Address = Annotated[str, typer.Argument(metavar="IP", help="Its management addre
 
 def _installation(context: typer.Context) -> Installation:
     return Work(context, "", as_json=False).installation
+
+
+def _rehearse(context: typer.Context, verb: str, wish: dict[str, Any], *, as_json: bool) -> int:
+    from cli.plans import show_rehearsal
+
+    return show_rehearsal(Work(context, f"worker {verb}", as_json=as_json), f"{verb}_worker", wish)
 
 
 @app.command("add")
@@ -49,9 +55,12 @@ def worker_drain(
     context: typer.Context,
     ip: Address,
     undo: Annotated[bool, typer.Option("--undo", help="Place VMs there again.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Place no new VMs on a worker; what runs there goes on."""
+    if dry_run:
+        return _rehearse(context, "drain", {"ip": ip, "undo": undo}, as_json=as_json)
     from cli.worker_going import drain_worker
 
     screen = talk(context, as_json=as_json)
@@ -65,10 +74,13 @@ def worker_remove(
     force: Annotated[
         bool, typer.Option("--force", help="Also with VMs there, which stay in the records, or when it is gone.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     yes: Yes = False,
 ) -> int:
     """Take a worker out of the installation, and what is ours from the host, after a yes."""
+    if dry_run:
+        return _rehearse(context, "remove", {"ip": ip, "force": force}, as_json=as_json)
     from cli.worker_going import remove_worker
 
     screen, ask = talk(context, as_json=as_json), questions(aside=as_json)
@@ -84,12 +96,15 @@ def worker_list(context: typer.Context, as_json: Json = False) -> int:
 
 
 @app.command("trust")
-def worker_trust(context: typer.Context, ip: Address, yes: Yes = False, as_json: Json = False) -> int:
+def worker_trust(
+    context: typer.Context, ip: Address, dry_run: DryRun = False, yes: Yes = False, as_json: Json = False
+) -> int:
     """Show the key of a host that is new or was installed anew, and pin it after a yes."""
     from cli.workers import trust_worker
 
     screen, ask = talk(context, as_json=as_json), questions(aside=as_json)
-    return trust_worker(_installation(context), ip, screen, ask, assume_yes=yes, as_json=as_json)
+    installation = _installation(context)
+    return trust_worker(installation, ip, screen, ask, assume_yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("harden")

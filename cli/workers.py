@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cli.work import Work
     from cloudrepo.known_hosts import KnownHosts
 
+DIFFERENCES = 2  # the exit status of a dry run that found something
+
 
 def add_worker(
     installation: Installation, address: str, screen: Screen, wishes: Mapping[str, str] | None, *, as_json: bool
@@ -84,14 +86,22 @@ def list_workers(work: Work) -> int:
 
 
 def trust_worker(
-    installation: Installation, address: str, screen: Screen, ask: Ask, *, assume_yes: bool, as_json: bool
+    installation: Installation,
+    address: str,
+    screen: Screen,
+    ask: Ask,
+    *,
+    assume_yes: bool,
+    dry_run: bool = False,
+    as_json: bool,
 ) -> int:
     """Show the pinned key of a host and the one that it shows now, and pin the latter after a yes.
 
     It is the key that was shown that is pinned, not the one of a later contact. Whoever shows none keeps its pin.
 
     Returns:
-        The exit status: 0 when the key is pinned, and nothing is wrong with the host if it is a worker.
+        The exit status: 0 when the key is pinned, and nothing is wrong with the host if it is a worker; 2 when a dry
+        run found another key than the pinned one.
 
     Raises:
         NotDone: the address is none, or it was not agreed to.
@@ -113,6 +123,9 @@ def trust_worker(
     if not document["changed"]:
         screen.line((f"{ip} shows the key that is pinned; nothing was changed.", GOOD))
         return _ended(document, as_json=as_json)
+    if dry_run:
+        screen.line(f"It would be pinned for {ip} in {pins.path}; nothing was changed.")
+        return _ended({**document, "dry_run": True}, as_json=as_json) or DIFFERENCES
     screen.line(f"Compare on its own screen: `ssh-keygen -lf /etc/ssh/ssh_host_{_file_of(shown_kind)}_key.pub`")
     question = "Forget the pinned key and trust the one it shows" if before else "Trust this key"
     if not assume_yes and not ask.yes(question, default=False):

@@ -15,6 +15,7 @@ from cloudrepo import base_image_plans as plans
 from cloudrepo.errors import HostError, StepFailed
 from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
+from cloudrepo.image_library import NO_COPY, REMOVED
 from cloudrepo.images import DIRECTORY_PREFIX, MANUAL_PREFIX, MARK_FILE, ImageStore, parse_mark_file
 from cloudrepo.plan import (
     ObserveFiles,
@@ -71,6 +72,33 @@ def disks_on(executor: Executor, host: str, store: ImageStore, path: str) -> lis
     return _disks_on(host, path, executor.run_plan(host, _ask_disks(store, _roots(store, entries))).observed)
 
 
+def why_stays(executor: Executor, host: str, store: ImageStore, sha256: str, name: str) -> str:
+    """Look whether the copy of an image can be removed from a host, and remove nothing.
+
+    Returns:
+        Empty where it can be, `none` where there is no copy, or why it stays, in words.
+
+    Raises:
+        HostError: the host does not answer.
+    """
+    return _look_first(executor, host, store, plans.base_path(store, sha256, name))[0]
+
+
+def _look_first(executor: Executor, host: str, store: ImageStore, path: str) -> tuple[str, tuple[str, ...]]:
+    """See `why_stays`; and the directories of all installations there."""
+    seen = executor.run_plan(host, _look(store, path)).observed
+    entries = _facts(host, seen.get("files"))
+    if not entries.get(path):
+        return NO_COPY, ()
+    record = plans.read_record(seen["record"].out) if "record" in seen else None
+    if record is None or record.installation != store.installation:
+        whose = f"the installation {record.installation}" if record and record.installation else "nobody known here"
+        return f"{path} stays: {whose} brought it", ()
+    roots = _roots(store, entries)
+    why = _why_used(host, path, executor.run_plan(host, _ask_disks(store, roots)).observed)
+    return (f"{path} stays: {why}" if why else ""), roots
+
+
 def remove(executor: Executor, host: str, store: ImageStore, sha256: str, name: str) -> str:
     """Remove the copy of an image from a host, if we brought it and no disk there is on it.
 
@@ -88,19 +116,8 @@ def remove(executor: Executor, host: str, store: ImageStore, sha256: str, name: 
         HostError: the host does not answer, or did not do a step.
     """
     path = plans.base_path(store, sha256, name)
-    seen = executor.run_plan(host, _look(store, path)).observed
-    entries = _facts(host, seen.get("files"))
-    if not entries.get(path):
-        return "none"
-    record = plans.read_record(seen["record"].out) if "record" in seen else None
-    if record is None or record.installation != store.installation:
-        whose = f"the installation {record.installation}" if record and record.installation else "nobody known here"
-        return f"{path} stays: {whose} brought it"
-    roots = _roots(store, entries)
-    why = _why_used(host, path, executor.run_plan(host, _ask_disks(store, roots)).observed)
-    if why:
-        return f"{path} stays: {why}"
-    return _take_away(executor, host, store, sha256, path, roots)
+    why, roots = _look_first(executor, host, store, path)
+    return why or _take_away(executor, host, store, sha256, path, roots)
 
 
 def _take_away(executor: Executor, host: str, store: ImageStore, sha256: str, path: str, roots: Iterable[str]) -> str:
@@ -119,7 +136,7 @@ def _take_away(executor: Executor, host: str, store: ImageStore, sha256: str, pa
         Step(name="remove", label=f"remove {path}", act=Remove(path=hidden, within=store.root)),
     )
     _require(host, executor.run_plan(host, _change(store, *steps)))
-    return "removed"
+    return REMOVED
 
 
 # -- messages --------------------------------------------------------------------------------------------

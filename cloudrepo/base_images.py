@@ -147,6 +147,14 @@ class BaseImages:
             self.forget(host)
             return base_image_removal.remove(self.executor, host, store, sha256, name)
 
+    def why_stays(self, host: str, base_dir: str, sha256: str, name: str) -> str:
+        """Look what `remove` would say; empty = it would remove the copy. See `base_image_removal.why_stays`.
+
+        Raises:
+            HostError: it does not answer.
+        """
+        return base_image_removal.why_stays(self.executor, host, self._store(host, base_dir), sha256, name)
+
     def disks_on(self, host: str, base_dir: str, path: str) -> list[base_image_removal.DiskOn]:
         """The disks of all installations on a host that are on a base image, or may be.
 

@@ -22,6 +22,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,10 +38,12 @@ log = logging.getLogger(__name__)
 
 GIB = 1024**3
 FORMATS = ("qcow2", "raw")
+REMOVED, NO_COPY = "removed", "none"  # what becomes of a copy on a worker, where that is no reason why it stays
 HEADROOM = 256 * 1024**2  # bytes that a copy leaves free
 RECORD, LOCK = "record.json", "lock"
 ADDING, REMOVING = ".adding-", ".removing-"
 CHUNK = 4 * 1024**2
+SCRATCH = "/var/tmp"  # noqa: S108 - for a copy that is only looked at: /tmp is often memory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
 _ENDING = re.compile(r"\.(qcow2|qcow|raw|img|bin|iso)\Z", re.IGNORECASE)
@@ -197,25 +200,24 @@ class Library:
         self._require_room(facts.st_size, bounds)
         with self._draft() as draft:
             copy = draft / "image"
-            digest = _copy(number, copy, facts)
-            with open(copy, "rb") as file:
-                os.fchmod(file.fileno(), 0o444)
-                header = image_inspection.inspect(file.fileno(), told)
-                os.fsync(file.fileno())
-            _require_virtual(header, bounds)
-            image = Image(
-                name=name,
-                format=header.format,
-                sha256=digest,
-                size=facts.st_size,
-                virtual_size=header.virtual_size,
-                added_by=who,
-                added=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
+            image = _looked_at(number, copy, facts, name, told=told, bounds=bounds, who=who)
             copy.rename(draft / image.file_name)
             _write_record(draft / RECORD, image)
             self._publish(draft, image)
         return image
+
+    def examine(self, number: int, name: str, *, told: str, bounds: Bounds, who: str) -> Image:
+        """As `add`, with a copy elsewhere that is removed again: what would be added.
+
+        Raises:
+            RefusedError: as `add`.
+        """
+        self._refuse_taken(name)
+        facts = os.fstat(number)
+        self._require_room(facts.st_size, bounds)
+        roomy = SCRATCH if os.path.isdir(SCRATCH) else None
+        with tempfile.TemporaryDirectory(prefix="cloudrepo-", dir=roomy) as folder:
+            return _looked_at(number, Path(folder) / "image", facts, name, told=told, bounds=bounds, who=who)
 
     def _publish(self, draft: Path, image: Image) -> None:
         with self._locked():
@@ -246,8 +248,7 @@ class Library:
                 f"all images together would have {_gib(used + size)}, and {_gib(bounds.together)} are allowed",
                 "images.store_gb",
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(next(one for one in (self.folder, *self.folder.parents) if one.exists())).free
         if size + HEADROOM > free:
             raise RefusedError(
                 "there is no room for this image",
@@ -259,6 +260,7 @@ class Library:
     @contextmanager
     def _draft(self) -> Iterator[Path]:
         """A directory for one on its way in. What processes that died left of theirs is removed."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self.folder / f"{ADDING}{secrets.token_hex(8)}"
         with self._locked():  # no other process sees the directory without its lock
             self._clear()
@@ -398,6 +400,27 @@ def _copy(number: int, path: Path, facts: os.stat_result) -> str:
             code="images.changing",
         )
     return digest.hexdigest()
+
+
+def _looked_at(
+    number: int, copy: Path, facts: os.stat_result, name: str, *, told: str, bounds: Bounds, who: str
+) -> Image:
+    """Copy an open file and look at the copy; what it is."""
+    digest = _copy(number, copy, facts)
+    with open(copy, "rb") as file:
+        os.fchmod(file.fileno(), 0o444)
+        header = image_inspection.inspect(file.fileno(), told)
+        os.fsync(file.fileno())
+    _require_virtual(header, bounds)
+    return Image(
+        name=name,
+        format=header.format,
+        sha256=digest,
+        size=facts.st_size,
+        virtual_size=header.virtual_size,
+        added_by=who,
+        added=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _identity(facts: os.stat_result) -> tuple[int, ...]:

@@ -81,6 +81,7 @@ RULES: dict[str, Rule] = {
     "plan": Rule("slice", OWN, OWN, ALL),
     "allocate": Rule("slice", OWN, OWN, ALL),
     "apply_plan": Rule("slice", OWN, OWN, ALL),
+    "rehearse": Rule("cluster", NONE, NONE, ALL),  # as the call that is rehearsed; see `meant`
     # looking
     "list_slices": Rule("oneself", OWN, OWN, OWN),
     "list_events": Rule("oneself", OWN, OWN, OWN),  # of others' objects who may list their slices
@@ -165,6 +166,14 @@ def rule_for(operation: str, arguments: Mapping[str, Any]) -> Rule:
     kind = str(plan.get("kind") if isinstance(plan, Mapping) else arguments.get("kind"))
     named = _PLANNED.get(kind, kind)
     return RULES.get(f"{named}_slice") or RULES.get(named) or RULES[operation]
+
+
+def meant(operation: str, arguments: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The operation whose right it takes, and its arguments: of a rehearsal, those of the call that is rehearsed."""
+    call, wish = arguments.get("call"), arguments.get("wish")
+    if operation != "rehearse" or call not in RULES or not isinstance(wish, Mapping):
+        return operation, arguments
+    return str(call), {**wish, "username": arguments.get("username")}
 
 
 def may(rule: Rule, actor: Mapping[str, Any], owner: str, owner_record: Mapping[str, Any] | None) -> bool:

@@ -51,6 +51,7 @@ def authorise(context: Context, session: Session, operation: str, arguments: Map
     Raises:
         RefusedError: `User not found`, `Slice not found`, `Not authorized`, or a first password is to be changed.
     """
+    operation, arguments = permissions.meant(operation, arguments)
     rule = permissions.rule_for(operation, arguments)
     username = arguments.get("username")
     if rule.about == "anybody":

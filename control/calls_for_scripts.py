@@ -42,6 +42,15 @@ class CallsForScripts:
         """What `create_slice`, `add_vm` or `add_link` would be given: `allocations`, and the `quota` afterwards."""
         return late.planning.allocate(self.context, username, kind, slice_id, wish)
 
+    @_answers
+    def rehearse(self, username: str | None, call: str, wish: Mapping[str, Any]) -> Any:
+        """What another call would change with these arguments, without making it; see `control.rehearsal.rehearse`.
+
+        Who may make that call may have it rehearsed.
+        """
+        at_a_shell = not self.session.username
+        return late.rehearsal.rehearse(self.context, username, call, wish, at_a_shell=at_a_shell)
+
     @_changes
     def apply_plan(
         self,

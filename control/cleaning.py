@@ -12,7 +12,7 @@ from cloudrepo.naming import SHARED
 from cloudrepo.plan import EVERYTHING
 from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
-from cloudrepo.reconcile import Outcome, Target
+from cloudrepo.reconcile import Outcome, Target, View
 from cloudrepo.state import all_slices
 from cloudrepo.validation import excerpt
 from control import processes, targets
@@ -24,12 +24,22 @@ from control.targets import hosts_of, online
 
 def plan(context: Context, host: str | None) -> Record:
     """What would be removed: `{"hosts": {ip: [text, …]}, "unreachable": {ip: reason}}`."""
-    chosen, errors = _targets(context, host)
-    views, failed = context.site.reconciler.differences(chosen, targets.everything)
+    views, errors = look(context, host)
     return {
         "hosts": {ip: [str(change) for change in view.difference.changes] for ip, view in views.items()},
-        "unreachable": {ip: str(error) for ip, error in {**errors, **failed}.items()},
+        "unreachable": {ip: str(error) for ip, error in errors.items()},
     }
+
+
+def look(context: Context, host: str | None) -> tuple[dict[str, View], dict[str, CloudError]]:
+    """Hosts as they are seen, with all of ours there as what would be removed; and why the others are not.
+
+    Raises:
+        RefusedError: no such host.
+    """
+    chosen, errors = _targets(context, host)
+    views, failed = context.site.reconciler.differences(chosen, targets.everything)
+    return views, {**errors, **failed}
 
 
 def clean(context: Context, host: str | None, *, progress: ProgressCallback | None = None) -> Record:
@@ -63,7 +73,7 @@ def clean(context: Context, host: str | None, *, progress: ProgressCallback | No
 
 
 def _apply(context: Context, chosen: list[Target], above: int, progress: ProgressCallback | None) -> Outcome:
-    _refuse_busy(context, {target.host.ip for target in chosen})
+    refuse_busy(context, {target.host.ip for target in chosen})
     return context.site.reconciler.apply(
         chosen,
         scope=targets.everything,
@@ -91,8 +101,12 @@ def _nothing(seen: Any) -> tuple[()]:
     return ()
 
 
-def _refuse_busy(context: Context, ips: Set[str]) -> None:
-    """What an operation makes while it is removed would be neither there nor gone."""
+def refuse_busy(context: Context, ips: Set[str]) -> None:
+    """What an operation makes while it is removed would be neither there nor gone.
+
+    Raises:
+        RefusedError: a process that lives is at work on a slice on these hosts.
+    """
     context.db.refresh()
     state_file = str(context.db.path)
     for record in context.db.data["slices"].values():

@@ -10,12 +10,11 @@ from typing import Any
 from cloudrepo import allocation, first_boot, placement, quotas, screen_password, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
-from control import images, intents, links, live
+from control import aims, images, intents, links, live
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.intents import Intent, engaged, own_record
-from control.operation import Operation, Wish
+from control.operation import Operation
 from control.states import (
-    ACTIVE,
     ADD_VM,
     CHANGE,
     CREATING,
@@ -106,9 +105,8 @@ def make_vm(context: Context, intent: Intent) -> Record:
     with context.db.transaction() as data:
         record = own_record(data, intent)
         if record is not None and record["status"] != DELETING:
-            vm = owned_vm(record, intent.vm_id)
-            vm["qcow_image"], vm["status"] = disk.path, DESIGN
-            vm.pop("operation")
+            vm = note_made(record, intent)
+            vm["qcow_image"] = disk.path
             if disk.image_source != "manager":
                 vm["image_source"] = disk.image_source
             return dict(vm)
@@ -237,22 +235,37 @@ def clear_vm(context: Context, intent: Intent, stop: Interruption | None = None)
         CloudError: a host did not do it; the record is as it was.
     """
     vm = _vm_of(context, intent)
-    record = context.db.get_slice(intent.slice_id) or {"vms": [], "status": DESIGN}
+    record = context.db.get_slice(intent.slice_id) or {"vms": [vm], "status": DESIGN}
     operation = Operation(context, intent, stop=stop)
-    wishes = [(Wish(machines=None, networks=None, without_disk=intent.vm_id), [vm["worker_ip"]])]
-    if record["status"] in ACTIVE:
-        hosts = live.hosts_with(context, record, live.neighbours(record, vm["vm_id"]))
-        wishes.insert(0, (Wish(machines=None, networks=None), hosts))
-    for wish, hosts in wishes:
-        outcome = operation.apply(wish, hosts=hosts)
+    for aim in aims.of(intent, record, context.settings):
+        outcome = operation.pursue(aim)
         if not outcome.ok:
             raise first_error(outcome.errors)
     with context.db.transaction() as data:
         own = own_record(data, intent)
-        if own is None:
-            return
-        links.leave(own, vm["vm_id"])
-        own["vms"] = [one for one in own["vms"] if one["vm_id"] != intent.vm_id]
+        if own is not None:
+            note_cleared(own, vm["vm_id"])
+
+
+def note_cleared(record: Record, vm_id: Any) -> None:
+    """Take a VM of which nothing is left out of its slice's record; inside a transaction."""
+    links.leave(record, vm_id)
+    record["vms"] = [one for one in record["vms"] if one["vm_id"] != vm_id]
+
+
+def note_made(record: Record, intent: Intent) -> Record:
+    """Write that a VM has its disk, in a transaction; the VM."""
+    vm = owned_vm(record, intent.vm_id)
+    vm.pop("operation")
+    vm["status"] = DESIGN
+    return vm
+
+
+def note_kept(record: Record, intent: Intent) -> None:
+    """Write that a VM whose removal was begun stays; inside a transaction."""
+    vm = owned_vm(record, intent.vm_id)
+    vm.pop("operation")
+    vm["status"] = intent.back or DESIGN
 
 
 def keep_vm(context: Context, intent: Intent) -> None:
@@ -261,7 +274,5 @@ def keep_vm(context: Context, intent: Intent) -> None:
         record = own_record(data, intent)
         if record is None:
             return
-        vm = owned_vm(record, intent.vm_id)
-        vm.pop("operation")
-        vm["status"] = intent.back or DESIGN
+        note_kept(record, intent)
     live.bring_again(context, intent.slice_id, intent.who)

@@ -12,14 +12,23 @@ from typing import Any
 from cloudrepo import image_library, permissions
 from cloudrepo.call_events import OPERATOR
 from cloudrepo.errors import CloudError, RefusedError
-from cloudrepo.image_library import GIB, Bounds, Image, KnownImage
+from cloudrepo.image_library import GIB, NO_COPY, REMOVED, Bounds, Image, KnownImage
 from cloudrepo.state import all_slices
 from cloudrepo.validation import shown
 from control import authority, late
 from control.context import Context, Record, user_record
 
 
-def add(context: Context, username: str | None, name: str, path: str, told: str, *, at_a_shell: bool) -> Record:
+def add(
+    context: Context,
+    username: str | None,
+    name: str,
+    path: str,
+    told: str,
+    *,
+    at_a_shell: bool,
+    looks_only: bool = False,
+) -> Record:
     """Take a file into the library, after it was looked at.
 
     Args:
@@ -29,6 +38,7 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
         path: the file; of who is not at a shell, its plain name in the inbox.
         told: `qcow2`, `raw`, or empty for what the file's header says.
         at_a_shell: whether who asks could read the file himself; else the rights of this account are not lent to him.
+        looks_only: look at the file where it is, and take nothing.
 
     Returns:
         As one of `listed`.
@@ -61,7 +71,8 @@ def add(context: Context, username: str | None, name: str, path: str, told: str,
     inbox = "" if at_a_shell else _inbox_folder(context)
     try:
         with image_library.opened(str(path), inbox) as number:
-            image = context.library.add(number, name, told=told, bounds=bounds, who=username or OPERATOR)
+            take = context.library.examine if looks_only else context.library.add
+            image = take(number, name, told=told, bounds=bounds, who=username or OPERATOR)
     except OSError as error:
         raise CloudError(
             "the image was not added",
@@ -183,8 +194,7 @@ def remove(context: Context, username: str | None, name: str) -> Record:
     """
     library, visible = context.library, _visible(context, username)
     with context.db.transaction() as data:  # nobody chooses it from here on
-        image = library.require(name)
-        _refuse_used(context, visible, image, _using(data, image.name))
+        image = _unused(context, visible, name, data)
         hidden = library.hide(image)
     try:
         manager = context.deployment.qcow_manager
@@ -197,9 +207,32 @@ def remove(context: Context, username: str | None, name: str) -> Record:
         library.discard(hidden)
     return {
         "name": image.name,
-        "removed_from": [ip for ip, answer in answers.items() if answer == "removed"],
-        "left": {ip: str(answer) for ip, answer in answers.items() if answer not in ("removed", "none")},
+        "removed_from": [ip for ip, answer in answers.items() if answer == REMOVED],
+        "left": {ip: str(answer) for ip, answer in answers.items() if answer not in (REMOVED, NO_COPY)},
     }
+
+
+def look_before_removal(context: Context, username: str | None, name: str) -> tuple[Image, dict[str, str | CloudError]]:
+    """The image that `remove` would take away, and by worker what it would say: empty where a copy would go.
+
+    Raises:
+        RefusedError: as `remove`.
+    """
+    visible = _visible(context, username)
+    with context.db.lock:
+        image = _unused(context, visible, name, context.db.data)
+    manager = context.deployment.qcow_manager
+    asks = {
+        ip: functools.partial(manager.bases.why_stays, ip, manager.base_dir, image.sha256, image.file_name)
+        for ip in late.drift.known_hosts(context)
+    }
+    return image, context.site.executor.gather(asks)
+
+
+def _unused(context: Context, visible: set[int] | None, name: str, data: Mapping[str, Any]) -> Image:
+    image = context.library.require(name)
+    _refuse_used(context, visible, image, _using(data, image.name))
+    return image
 
 
 def _refuse_used(context: Context, visible: set[int] | None, image: Image, using: list[Record]) -> None:

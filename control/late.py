@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         planning as planning,
         rebuild as rebuild,
         recovery as recovery,
+        recovery_plans as recovery_plans,
+        rehearsal as rehearsal,
         repair as repair,
         users as users,
         verify as verify,

@@ -18,17 +18,16 @@ from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome
 from cloudrepo.resources import Machine
-from control import intents, targets
+from control import aims, intents, targets
 from control.context import Context, Record, first_error, known_slice, owned_vm
 from control.disks import require_disks
 from control.good_to_know import good_to_know
 from control.intents import Intent, close, engaged, own_record, taken
-from control.operation import LeftUnfinished, Operation, Wish
+from control.operation import Aim, LeftUnfinished, Operation
 from control.states import (
     DELETE,
     DELETING,
     DEPLOY,
-    DEPLOYING,
     DESIGN,
     ERROR,
     ROLLBACK,
@@ -237,6 +236,12 @@ def _slice_of(context: Context, intent: Intent) -> Record:
     return context.db.get_slice(intent.slice_id) or {"vms": [], "links": []}
 
 
+def _aim(context: Context, intent: Intent, record: Mapping[str, Any]) -> Aim:
+    """What it wants of hosts: of a slice's operation, or one that starts or stops a VM, a single thing."""
+    (aim,) = aims.of(intent, record, context.settings)
+    return aim
+
+
 def _close(context: Context, intent: Intent, status: str, **more: Any) -> None:
     """Write the end of an operation, unless another one has taken its place: its end is what counts then."""
     with context.db.transaction() as data:
@@ -262,7 +267,6 @@ def _bring_up(context: Context, operation: Operation) -> str:
 def _up(context: Context, operation: Operation) -> CloudError | None:
     """Bring all VMs that are on their way up, and the networks; why not, if not."""
     intent, record = operation.intent, _slice_of(context, operation.intent)
-    machines = frozenset(vm["vm_id"] for vm in record["vms"] if vm["status"] in (DEPLOYING, RUNNING))
     try:
         context.discovery.ensure_known(*{vm["worker_ip"] for vm in record["vms"]})
     except CloudError as error:
@@ -272,7 +276,7 @@ def _up(context: Context, operation: Operation) -> CloudError | None:
         _close(context, intent, intent.back, error=str(error))
         raise
     try:
-        outcome = operation.apply(Wish(machines=machines, networks=True))
+        outcome = operation.pursue(_aim(context, intent, record))
     except LeftUnfinished:
         raise
     except BaseException as error:  # a mistake of ours: what was made is unknown
@@ -349,16 +353,11 @@ def _intend_back(intent: Intent, data: Record) -> Intent:
 
 def _take_down(context: Context, operation: Operation) -> str:
     intent = operation.intent
-    wish = Wish(stop_grace_s=context.settings.qemu.stop_grace)
-    hosts = _hosts_of(context, _slice_of(context, intent))
-    outcome = operation.apply(wish, skip_unreachable=True, hosts=hosts)
+    outcome = operation.pursue(_aim(context, intent, _slice_of(context, intent)))
     with context.db.transaction() as data:
         record = own_record(data, intent)
         if record is not None and outcome.ok:
-            close(record, STOPPED)
-            for vm in record["vms"]:
-                if not intents.is_unfinished(vm):  # what comes or goes is somebody's, who ends it
-                    vm["status"] = STOPPED
+            note_stopped(record)
         elif record is not None:
             close(record, ERROR, error=str(first_error(outcome.errors)), pending=outcome.errors)
             record["back"] = STOPPED  # once those hosts were reached
@@ -367,15 +366,17 @@ def _take_down(context: Context, operation: Operation) -> str:
     return "Slice stopped"
 
 
-def _hosts_of(context: Context, record: Mapping[str, Any]) -> list[str]:
-    """The hosts of a slice, and those that did not answer before."""
-    hosts = targets.hosts_of(record, context.settings.network.node)
-    return list(dict.fromkeys([*hosts, *record.get("pending", ())]))
+def note_stopped(record: Record) -> None:
+    """Write that all machines of a slice are stopped, in a transaction."""
+    close(record, STOPPED)
+    for vm in record["vms"]:
+        if not intents.is_unfinished(vm):  # what comes or goes is somebody's, who ends it
+            vm["status"] = STOPPED
 
 
 def _tear_down(context: Context, operation: Operation) -> str:
     intent, record = operation.intent, _slice_of(context, operation.intent)
-    outcome = operation.apply(Wish(disks=False), skip_unreachable=True, hosts=_hosts_to_clear(context, record))
+    outcome = operation.pursue(_aim(context, intent, record))
     with context.db.transaction() as data:
         own = own_record(data, intent)
         if own is not None and outcome.ok:
@@ -386,11 +387,6 @@ def _tear_down(context: Context, operation: Operation) -> str:
     if not outcome.ok:
         raise _not_deleted(intent.slice_id, outcome.errors)
     return "Slice deleted"
-
-
-def _hosts_to_clear(context: Context, record: Mapping[str, Any]) -> list[str]:
-    """Where something of a slice may be; for one that was deleted elsewhere already, only what is missing."""
-    return list(record["pending"]) if record.get("cleared") else _hosts_of(context, record)
 
 
 def _not_deleted(slice_id: int, errors: Mapping[str, CloudError]) -> CloudError:
@@ -424,8 +420,7 @@ def _take_back(context: Context, operation: Operation) -> str:
 def _take_down_for_good(context: Context, operation: Operation, *, error: str = "") -> list[str]:
     """Nothing of a slice but its disks; the hosts that did not do it are noted, and returned."""
     intent = operation.intent
-    hosts = _hosts_of(context, _slice_of(context, intent))
-    outcome = operation.apply(Wish(), skip_unreachable=True, hosts=hosts)
+    outcome = operation.pursue(_aim(context, intent, _slice_of(context, intent)))
     for ip, problem in outcome.errors.items():
         log.error("slice %s: not taken down on %s: %s", intent.slice_id, ip, problem)
     _close(context, intent, intent.back or DESIGN, error=error, pending=sorted(outcome.errors))
@@ -441,7 +436,7 @@ def _rolled_back(intent: Intent, pending: Iterable[str]) -> str:
 def _undelete(context: Context, operation: Operation) -> str:
     """Keep the disks of a slice whose delete was cut short; only if all are there, and on hosts that answer."""
     intent, record = operation.intent, _slice_of(context, operation.intent)
-    outcome = operation.apply(Wish(), skip_unreachable=True)
+    outcome = operation.pursue(_aim(context, intent, record))
     try:
         for problem in outcome.errors.values():
             raise problem
@@ -465,10 +460,7 @@ def _undelete(context: Context, operation: Operation) -> str:
 def _switch_vm(context: Context, operation: Operation) -> str:
     intent = operation.intent
     vm_id = intent.vm_id or 0
-    worker = owned_vm(_slice_of(context, intent), vm_id)["worker_ip"]
-    wish = Wish(machines=None, networks=True, stop_grace_s=context.settings.qemu.stop_grace)
-    # one that never ran is new to its neighbours, and to the network node
-    outcome = operation.apply(wish, hosts=None if intent.back == DESIGN else [worker])
+    outcome = operation.pursue(_aim(context, intent, _slice_of(context, intent)))
     pids = _pids(outcome)
     with context.db.transaction() as data:
         record = own_record(data, intent)

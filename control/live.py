@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.errors import CloudError
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome
-from control import intents, processes
+from control import aims, intents, processes
 from control.context import Context, Record, first_error, known_slice
 from control.intents import Intent, own_record
-from control.operation import Operation, Wish
+from control.operation import Operation
 from control.states import REPAIR, RUNNING, require_state
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def written_in(context: Context, data: Record, record: Record, kind: str, edit: 
     require_state(record, kind)
     before = copy.deepcopy({"links": record["links"], "vms": record["vms"]})
     link_id = edit(data, record)
-    vms = frozenset(_vms_on(before, link_id) | _vms_on(record, link_id))
+    vms = frozenset(aims.vms_on(before, link_id) | aims.vms_on(record, link_id))
     return insist, Written(link_id=link_id, before=before, vms=vms)
 
 
@@ -119,7 +119,7 @@ def bring_again(context: Context, slice_id: int, who: str) -> None:
         intent = intents.write(data, record, REPAIR, who)
         processes.begin_work(str(context.db.path), intent.number)
     try:
-        outcome = Operation(context, intent).attempt(Wish(machines=None, networks=None), skip_unreachable=True)
+        outcome = Operation(context, intent).attempt(aims.again().wish, skip_unreachable=aims.again().skips)
         for ip, problem in outcome.errors.items():
             log.error("slice %s: not brought to %s: %s", slice_id, ip, problem)
     except CloudError as error:
@@ -127,22 +127,6 @@ def bring_again(context: Context, slice_id: int, who: str) -> None:
     finally:
         _end(context, intent)
         processes.end_work(str(context.db.path), intent.number)
-
-
-def hosts_with(context: Context, record: Mapping[str, Any], vms: Collection[int]) -> list[str]:
-    """The network node, and the workers of these VMs."""
-    workers = [vm["worker_ip"] for vm in record["vms"] if vm["vm_id"] in vms]
-    return list(dict.fromkeys([context.settings.network.node, *workers]))
-
-
-def neighbours(record: Mapping[str, Any], vm_id: int) -> set[int]:
-    """A VM, and all that have a link with it."""
-    own = {one["link_id"] for vm in record["vms"] if vm["vm_id"] == vm_id for one in vm["interfaces"]} - {None}
-    return {vm_id}.union(*(_vms_on(record, link_id) for link_id in own))
-
-
-def _vms_on(record: Mapping[str, Any], link_id: int) -> set[int]:
-    return {vm["vm_id"] for vm in record["vms"] if any(one["link_id"] == link_id for one in vm["interfaces"])}
 
 
 def _bring(
@@ -175,9 +159,8 @@ def _apply(
     skip_unreachable: bool = False,
 ) -> Outcome:
     record = context.db.get_slice(intent.slice_id) or {"vms": [], "links": []}
-    wish = Wish(machines=None, networks=True)
-    hosts = hosts_with(context, record, vms)
-    return Operation(context, intent, progress).attempt(wish, hosts=hosts, skip_unreachable=skip_unreachable)
+    aim = aims.change(record, vms, context.settings.network.node)
+    return Operation(context, intent, progress).attempt(aim.wish, hosts=aim.hosts, skip_unreachable=skip_unreachable)
 
 
 def _put_back(context: Context, intent: Intent, restore: Callable[[Record], None]) -> bool:

@@ -18,6 +18,7 @@ from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome, Target
 from cloudrepo.resources import HostState, Resource
+from cloudrepo.site import Site
 from cloudrepo.state import find_slice
 from control import targets
 from control.context import Context, first_error
@@ -52,6 +53,39 @@ class Wish:
     without_disk: int | None = None
     stop_grace_s: float = 0.0
     adopts: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """One part of an operation: some hosts are made to match a wish.
+
+    Attributes:
+        wish: what should be true of them.
+        hosts: which; None = all of the slice's, when they are looked at.
+        skips: whether the others go on when one cannot be reached.
+    """
+
+    wish: Wish
+    hosts: tuple[str, ...] | None = None
+    skips: bool = False
+
+
+def hosts_of(aim: Aim, record: Mapping[str, Any], node: str) -> list[str]:
+    """The hosts of an aim, by the record as it is now."""
+    return list(aim.hosts) if aim.hosts is not None else targets.hosts_of(record, node)
+
+
+def planner(site: Site, data: Mapping[str, Any], record: Mapping[str, Any], wish: Wish) -> SlicePlanner:
+    """What a wish means for the hosts of a slice as its record is now."""
+    return SlicePlanner(
+        site,
+        data,
+        record,
+        machines=_running(record) if wish.machines is None else wish.machines,
+        networks=record["status"] in ACTIVE if wish.networks is None else wish.networks,
+        disks=wish.disks,
+        without_disk=wish.without_disk,
+    )
 
 
 class LeftUnfinished(CloudError):
@@ -122,6 +156,10 @@ class Operation:
         if not outcome.ok:
             self.refuse_end()
         return outcome
+
+    def pursue(self, aim: Aim) -> Outcome:
+        """As `apply`, for an aim."""
+        return self.apply(aim.wish, skip_unreachable=aim.skips, hosts=aim.hosts)
 
     def attempt(self, wish: Wish, *, skip_unreachable: bool = False, hosts: Iterable[str] | None = None) -> Outcome:
         """Make the slice's hosts match, again with a new number when another operation came first somewhere.
@@ -198,18 +236,8 @@ class Operation:
     def _target(self, host: Host, wish: Wish) -> Target:
         def wanted(seen: HostState) -> list[Resource]:
             self.context.db.refresh()
-            data = self.context.db.data
-            record = self._record()
-            planner = SlicePlanner(
-                self.context.site,
-                data,
-                record,
-                machines=_running(record) if wish.machines is None else wish.machines,
-                networks=record["status"] in ACTIVE if wish.networks is None else wish.networks,
-                disks=wish.disks,
-                without_disk=wish.without_disk,
-            )
-            return planner.wanted(host, seen)
+            data, record = self.context.db.data, self._record()
+            return planner(self.context.site, data, record, wish).wanted(host, seen)
 
         return Target(host=host, wanted=wanted, stop_grace_s=wish.stop_grace_s)
 

@@ -1,6 +1,6 @@
 """What an operation would do, without doing it; and doing it later if nothing has moved since.
 
-Records are changed in a transaction that is taken back (`_rehearsed`): so a plan meets the very checks and the very
+Records are changed in a transaction that is taken back (`plan_parts.rehearsed`): so a plan meets the very checks and
 choices of the operation. Hosts are looked at, and the difference is what the operation would begin with.
 """
 
@@ -8,33 +8,22 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from cloudrepo import quotas
-from cloudrepo.diff import Change
-from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.errors import RefusedError
 from cloudrepo.interruption import Interruption
-from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
-from cloudrepo.reconcile import Target, View
-from cloudrepo.resources import HostState, Resource
-from control import design, intents, lifecycle, links, live, targets, views
+from control import aims, design, intents, lifecycle, links, live, views
 from control.context import Context, Record, known_slice, owned_vm
 from control.design import VmWish
 from control.intents import Intent, engaged
-from control.operation import Wish
+from control.plan_parts import VERSION, Part, digest_of, document, quota_of, rehearsed
 from control.states import (
-    ACTIVE,
     CHANGE,
     DELETE,
     DEPLOY,
-    DEPLOYING,
-    DESIGN,
     REMOVE_VM,
     RUNNING,
     SET_LINK,
@@ -44,35 +33,13 @@ from control.states import (
     STOP_VM,
     require_state,
 )
-from control.targets import SlicePlanner
 
-T = TypeVar("T")
-
-VERSION = 1
 OF_SLICES = (DEPLOY, START, STOP, DELETE)
 OF_VMS = (START_VM, STOP_VM, REMOVE_VM)
 REMOVE_LINK = "remove_link"
 OF_LINKS = (REMOVE_LINK, SET_LINK)
 _ENDS = ("vm1_id", "vm1_interface", "vm2_id", "vm2_interface")
 CREATE_SLICE, ADD_VM, ADD_LINK = "create_slice", "add_vm", "add_link"
-
-
-class _Over(Exception):
-    """The end of a rehearsal: what it found; the transaction is taken back."""
-
-    def __init__(self, found: Any) -> None:
-        super().__init__()
-        self.found = found
-
-
-def _rehearsed(context: Context, work: Callable[[Record], T]) -> T:
-    """What some work on the records comes to; they are as before."""
-    try:
-        with context.index_kept(), context.db.transaction() as data:
-            raise _Over(work(data))
-    except _Over as over:
-        found: T = over.found
-        return found
 
 
 # ---------------------------------------------------------------------------------------- choices
@@ -100,9 +67,9 @@ def allocate(context: Context, username: str, kind: str, slice_id: int | None, w
     def work(data: Record) -> tuple[Record, Record]:
         owner = username if slice_id is None else str(known_slice(data, username, slice_id)["owner"])
         made = _made(context, username, kind, slice_id, wish, data)
-        return made, _quota(context, data, owner)
+        return made, quota_of(context, data, owner)
 
-    made, quota = _rehearsed(context, work)
+    made, quota = rehearsed(context, work)
     return {"kind": kind, "slice_id": slice_id, "differences": 1, "allocations": made, "quota": quota}
 
 
@@ -141,17 +108,6 @@ def _unknown(kind: str) -> RefusedError:
     return RefusedError(f"{kind} cannot be planned", evidence=f"there are {known}", code="plan.kind")
 
 
-def _quota(context: Context, data: Mapping[str, Any], owner: str) -> Record:
-    limit, used = quotas.limits(data["users"].get(owner) or {}, context.settings), quotas.used(data, owner)
-    return {
-        "user": owner,
-        **{
-            kind: {"used": quotas.number(used.of(kind)), "limit": quotas.number(limit.of(kind))}
-            for kind in quotas.KINDS
-        },
-    }
-
-
 # ---------------------------------------------------------------------------------------- hosts
 
 
@@ -160,18 +116,14 @@ class _Rehearsal:
     """An operation as it would begin.
 
     Attributes:
-        record: the slice, with the operation in it.
+        part: the slice with the operation in it, and what it wants of hosts.
         digest: of the slice as it was.
-        wish: what should be true of its hosts in the end.
-        hosts: which.
         quota: of its owner, now.
         link: a link that is changed: `before` and `after`, as `get_slice` has it; the latter None when it goes.
     """
 
-    record: Record
+    part: Part
     digest: str
-    wish: Wish
-    hosts: list[str]
     quota: Record
     link: Record | None = None
 
@@ -205,41 +157,12 @@ def plan(
         begun = functools.partial(_link_begun, context, username, slice_id, kind, edits[kind], link_id)
     else:
         begun = functools.partial(_begun, context, username, slice_id, kind, vm_id)
-    rehearsal = _rehearsed(context, begun)
-    known = context.site.hosts(rehearsal.hosts)
-    others = context.db.list_slices()
-    data = {
-        "slices": {str(one["slice_id"]): one for one in others} | {str(slice_id): rehearsal.record},
-        "workers_list": list(context.db.data["workers_list"]),
-    }
-    wanted = [_target(context, data, rehearsal, host) for host in known.values() if isinstance(host, Host)]
-    scope = targets.slice_scope(rehearsal.record)
-    views, errors = context.site.reconciler.differences(wanted, scope)
-    errors = {**{ip: host for ip, host in known.items() if isinstance(host, CloudError)}, **errors}
-    installation = context.site.installation
-    hosts = [_of_host(ip, views.get(ip), errors.get(ip), installation, scope) for ip in rehearsal.hosts]
-    record = rehearsal.record
-    return {
-        "version": VERSION,
-        "kind": kind,
-        "slice_id": record["slice_id"],
-        "name": record["name"],
-        "owner": record["owner"],
-        "vm_id": vm_id,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "installation": installation,
-        "record": rehearsal.digest,
-        "revision": context.db.store.revision,
-        "differences": sum(len(one["actions"]) for one in hosts) + _is_other(rehearsal.link),
-        "hosts": hosts,
-        "quota": rehearsal.quota,
-        "allocations": _allocations(record, vm_id),
-        **({"link": rehearsal.link} if rehearsal.link is not None else {}),
-    }
-
-
-def _is_other(link: Record | None) -> bool:
-    return link is not None and link["before"] != link["after"]
+    rehearsal = rehearsed(context, begun)
+    found = document(context, kind, [rehearsal.part], rehearsal.digest, rehearsal.quota, vm_id=vm_id)
+    if rehearsal.link is not None:
+        found["differences"] += rehearsal.link["before"] != rehearsal.link["after"]
+        found["link"] = rehearsal.link
+    return found
 
 
 def _link_begun(
@@ -251,115 +174,29 @@ def _link_begun(
     _insist, written = live.written_in(context, data, record, when, edit)
     record = copy.deepcopy(dict(record))
     after = next((views.link(one) for one in record["links"] if one["link_id"] == link_id), None)
-    hosts = live.hosts_with(context, record, written.vms) if record["status"] == RUNNING else []
+    node = context.settings.network.node
+    wanted = [aims.change(record, written.vms, node)] if record["status"] == RUNNING else []
     return _Rehearsal(
-        record=record,
+        part=Part(record=record, aims=wanted),
         digest=digest,
-        wish=_wish(context, record, kind, None),
-        hosts=hosts,
-        quota=_quota(context, data, str(record["owner"])),
+        quota=quota_of(context, data, str(record["owner"])),
         link={"before": before, "after": after},
     )
 
 
 def _begun(context: Context, username: str, slice_id: int, kind: str, vm_id: int | None, data: Record) -> _Rehearsal:
-    record = known_slice(data, username, slice_id)
-    digest = digest_of(record)
+    digest = digest_of(known_slice(data, username, slice_id))
     if kind in OF_SLICES:
-        lifecycle.intend(context, username, slice_id, kind, data)
+        intent = lifecycle.intend(context, username, slice_id, kind, data)
     elif kind in (START_VM, STOP_VM):
-        lifecycle.intend_vm(context, username, slice_id, vm_id or 0, kind, data)
+        intent = lifecycle.intend_vm(context, username, slice_id, vm_id or 0, kind, data)
     elif kind == REMOVE_VM:
-        design.intend_removal(context, username, slice_id, vm_id or 0, data)
+        intent = design.intend_removal(context, username, slice_id, vm_id or 0, data)
     else:
         raise _unknown(kind)
     record = copy.deepcopy(dict(known_slice(data, username, slice_id)))
-    quota = _quota(context, data, str(record["owner"]))
-    wish = _wish(context, record, kind, vm_id)
-    return _Rehearsal(record=record, digest=digest, wish=wish, hosts=_hosts(context, record, kind, vm_id), quota=quota)
-
-
-def _wish(context: Context, record: Mapping[str, Any], kind: str, vm_id: int | None) -> Wish:
-    running = frozenset(vm["vm_id"] for vm in record["vms"] if vm["status"] in (RUNNING, DEPLOYING))
-    if kind in (DEPLOY, START, START_VM, STOP_VM, *OF_LINKS):
-        return Wish(machines=running, networks=True)
-    if kind == REMOVE_VM:
-        return Wish(machines=running, networks=record["status"] in ACTIVE, without_disk=vm_id)
-    return {STOP: Wish(), DELETE: Wish(disks=False)}[kind]
-
-
-def _hosts(context: Context, record: Mapping[str, Any], kind: str, vm_id: int | None) -> list[str]:
-    is_new = kind == START_VM and (record.get("operation") or {}).get("back") == DESIGN
-    if kind == REMOVE_VM and record["status"] in ACTIVE:
-        return live.hosts_with(context, record, live.neighbours(record, vm_id or 0))
-    if kind in OF_VMS and not is_new:
-        return [str(owned_vm(record, vm_id)["worker_ip"])]
-    hosts = targets.hosts_of(record, context.settings.network.node)
-    return list(dict.fromkeys([*hosts, *(record.get("pending", ()) if kind in (STOP, DELETE) else ())]))
-
-
-def _target(context: Context, data: Record, rehearsal: _Rehearsal, host: Host) -> Target:
-    wish = rehearsal.wish
-
-    def wanted(seen: HostState) -> list[Resource]:
-        planner = SlicePlanner(
-            context.site,
-            data,
-            rehearsal.record,
-            machines=wish.machines or (),
-            networks=bool(wish.networks),
-            disks=wish.disks,
-            without_disk=wish.without_disk,
-        )
-        return planner.wanted(host, seen)
-
-    return Target(host=host, wanted=wanted)
-
-
-def _of_host(
-    ip: str, view: View | None, error: CloudError | None, installation: str, scope: Callable[[Any], bool]
-) -> Record:
-    if view is None:
-        return {"host": ip, "actions": [], "foreign": [], "seen": [], "error": str(error or f"{ip} was not asked")}
-    ours = [
-        str(one)
-        for _, one in view.state.items()
-        if one.mark is not None and one.mark.installation == installation and scope(one.mark)
-    ]
-    return {
-        "host": ip,
-        "actions": [_action(change) for change in view.difference.changes],
-        "foreign": [str(change.resource) for change in view.difference.foreign],
-        "seen": sorted(ours),
-        "error": "",
-    }
-
-
-def _action(change: Change) -> Record:
-    return {"verb": change.verb, "kind": change.resource.KIND, "name": str(change.resource.name)}
-
-
-def _allocations(record: Mapping[str, Any], vm_id: int | None) -> Record:
-    """What the records give the slice: VLANs, and of each VM its worker, port and addresses."""
-    vms = [vm for vm in record["vms"] if vm_id in (None, vm["vm_id"])]
-    return {
-        "vlans": [
-            {"vlan_id": link["vlan_id"], "link_id": link["link_id"], "cidr": link["cidr"]} for link in record["links"]
-        ],
-        "vms": [
-            {
-                **{key: vm[key] for key in ("vm_id", "name", "worker_ip", "vnc_port")},
-                "addresses": [nic["ip_config"]["ip"] for nic in vm["interfaces"] if nic["ip_config"]],
-            }
-            for vm in vms
-        ],
-    }
-
-
-def digest_of(record: Mapping[str, Any]) -> str:
-    """A slice's record in a few characters: equal as long as nothing of it changes."""
-    text = json.dumps(record, sort_keys=True, default=dict)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    part = Part(record=record, aims=aims.of(intent, record, context.settings))
+    return _Rehearsal(part=part, digest=digest, quota=quota_of(context, data, str(record["owner"])))
 
 
 # ---------------------------------------------------------------------------------------- applying
@@ -382,13 +219,27 @@ def apply(
         RefusedError: it is no plan of this installation, or something moved; nothing was done.
         CloudError: as the operation.
     """
-    kind = _checked(context, saved, slice_id)
-    fresh = plan(context, username, slice_id, kind, None)
-    moved = what_moved(saved, fresh)
+    fresh = checked(context, username, slice_id, saved)
+    kind, digest = str(fresh["kind"]), str(fresh["record"])
+    with engaged(context, functools.partial(_intend, context, username, slice_id, kind, digest)) as intent:
+        return lifecycle.carry_out(context, intent, progress, stop)
+
+
+def checked(context: Context, username: str, slice_id: int, plan: Mapping[str, Any]) -> Record:
+    """A plan made now that says what a saved one does.
+
+    Raises:
+        RefusedError: the saved one is none of this installation, or something moved.
+    """
+    fresh = _fresh(context, username, slice_id, _kind_of(context, plan, slice_id))
+    moved = what_moved(plan, fresh)
     if moved:
         raise _stale(slice_id, moved)
-    with engaged(context, functools.partial(_intend, context, username, slice_id, kind, fresh["record"])) as intent:
-        return lifecycle.carry_out(context, intent, progress, stop)
+    return fresh
+
+
+def _fresh(context: Context, username: str, slice_id: int, kind: str) -> Record:
+    return plan(context, username, slice_id, kind, None)
 
 
 def _intend(context: Context, username: str, slice_id: int, kind: str, digest: str, data: Record) -> Intent:
@@ -408,7 +259,7 @@ def _stale(slice_id: int, moved: Iterable[str]) -> RefusedError:
     )
 
 
-def _checked(context: Context, saved: Mapping[str, Any], slice_id: int) -> str:
+def _kind_of(context: Context, saved: Mapping[str, Any], slice_id: int) -> str:
     problem = ""
     if saved.get("version") != VERSION:
         problem = f"its version is {saved.get('version')!r}, and {VERSION} can be read"

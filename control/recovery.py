@@ -9,33 +9,20 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Container, Sequence
 
 from cloudrepo import permissions
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
-from cloudrepo.reconcile import Outcome
 from cloudrepo.state import find_slice
-from control import design, intents, lifecycle, processes
+from control import aims, design, lifecycle, recovery_steps as steps
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.disks import require_disks
 from control.intents import Intent, close, engaged, own_record
-from control.operation import Operation, Wish, refuse_end
-from control.states import (
-    ADD_VM,
-    DELETE,
-    DEPLOY,
-    DESIGN,
-    ERROR,
-    REMOVE_VM,
-    ROLLBACK,
-    RUNNING,
-    START,
-    STOP,
-    STOPPED,
-)
+from control.operation import Operation, refuse_end
+from control.recovery_steps import Step, Way, at_work, changed, is_free
+from control.states import ADD_VM, DELETE, ERROR, STOPPED
 from control.unfinished import CLEAN, Unfinished, in_records, of_slice
 
 log = logging.getLogger(__name__)
@@ -65,7 +52,7 @@ def unfinished_for(context: Context, username: str | None) -> list[Unfinished]:
         return [one for one in found if permissions.may(rule, actor, one.owner, users.get(one.owner))]
 
 
-def _of(context: Context, who: str, slice_id: int, *, ended: bool) -> list[Unfinished]:
+def recoverable(context: Context, who: str, slice_id: int, *, ended: bool) -> list[Unfinished]:
     """What of a slice can be recovered now.
 
     Raises:
@@ -81,27 +68,10 @@ def _of(context: Context, who: str, slice_id: int, *, ended: bool) -> list[Unfin
             evidence=f"it is {record['status']}",
             code="recovery.nothing",
         )
-    free = [one for one in found if _is_free(one, ended=ended)]
+    free = [one for one in found if is_free(one, ended=ended)]
     if not free:
-        raise _at_work(found[0])
+        raise at_work(found[0])
     return free
-
-
-def _is_free(one: Unfinished, *, ended: bool) -> bool:
-    return one.is_dead or one.is_handed or (ended and processes.is_elsewhere(one.process))
-
-
-def _at_work(one: Unfinished) -> RefusedError:
-    remedy = "Wait for it to end"
-    if processes.is_elsewhere(one.process):
-        remedy += "; if that host is gone for good, `--ended` says so"
-    return RefusedError(
-        f"somebody is at work on slice {one.slice_id}",
-        evidence=one.text,
-        remedy=remedy,
-        code="recovery.at_work",
-        details={"process": one.process, "began": one.began, "kind": one.kind},
-    )
 
 
 # ---------------------------------------------------------------------------------------- resume
@@ -138,27 +108,8 @@ def resume(
         RefusedError: nothing is unfinished there, or its process lives.
         CloudError: a host failed; what then is, is recorded.
     """
-    found = _of(context, who, slice_id, ended=ended)
-    _require_waiting(found, gone)
-    said = []
-    for one in sorted(found, key=lambda one: one.vm_id is None):
-        if one.is_waiting and gone:
-            said.append(_clean(context, one, list(one.hosts), who, gone))
-        else:
-            said.append(go_on(context, one, who, progress, stop, ended=ended))
-    return ". ".join(said)
-
-
-def _require_waiting(found: Sequence[Unfinished], gone: Collection[str]) -> None:
-    """Refuse to give up hosts that are not waited for."""
-    waited = [ip for one in found if one.is_waiting for ip in one.hosts]
-    for ip in gone:
-        if ip not in waited:
-            raise RefusedError(
-                f"{ip} is not given up: nothing waits for it",
-                evidence=f"slice {found[0].slice_id} waits for {', '.join(waited) or 'no host'}",
-                code="recovery.host",
-            )
+    chosen = steps.resuming(recoverable(context, who, slice_id, ended=ended), gone)
+    return ". ".join(_do(context, step, who, progress, stop, ended=ended) for step in chosen)
 
 
 def go_on(
@@ -186,14 +137,37 @@ def go_on(
         LeftUnfinished: this process was told to end; whoever comes next finds it as it was found here.
         CloudError: as for `resume`.
     """
-    if one.kind == CLEAN:
-        return _clean(context, one, list(one.hosts), who, stop=stop)
-    if one.kind in (ADD_VM, REMOVE_VM):
-        with engaged(context, functools.partial(_claim_vm, context, one, who, one.kind, one.of, ended)) as intent:
-            claimed()
-            return _finish_vm(context, intent, stop)
-    with engaged(context, functools.partial(_claim, context, one, who, one.kind, one.of, ended)) as intent:
+    return _do(context, steps.going_on(one), who, progress, stop, ended=ended, claimed=claimed)
+
+
+def _do(
+    context: Context,
+    step: Step,
+    who: str | None,
+    progress: ProgressCallback | None,
+    stop: Interruption | None,
+    *,
+    ended: bool,
+    claimed: Callable[[], None] = lambda: None,
+) -> str:
+    """Take one thing over and end it; a sentence."""
+    if step.needs_disks:
+        require_disks_of(context, step.one)
+    if step.way is Way.CLEAR:
+        return _clean(context, step, step.hosts, who, stop=stop)
+    if step.way is Way.PUT_BACK:
+        with context.db.transaction() as data:
+            status = steps.put_back(context, step, who or step.one.owner, data)
+        return f"Slice {step.one.slice_id} was rolled back: it is {status}"
+    with engaged(context, functools.partial(steps.claim, context, step, who, ended)) as intent:
         claimed()
+        if step.way is Way.UNMAKE_VM:
+            return _unmake_vm(context, intent)
+        if step.way is Way.KEEP_VM:
+            design.keep_vm(context, intent)
+            return f"VM {intent.vm_id} was rolled back: it is kept"
+        if step.way in (Way.MAKE_VM, Way.REMOVE_VM):
+            return _finish_vm(context, intent, stop)
         return lifecycle.carry_out(context, intent, progress, stop)
 
 
@@ -251,45 +225,8 @@ def rollback(
         RefusedError: nothing is unfinished there, its process lives, or it cannot be taken back any more.
         CloudError: a host failed; what then is, is recorded.
     """
-    free = _of(context, who, slice_id, ended=ended)
-    if all(one.kind == CLEAN for one in free):
-        raise RefusedError(
-            f"slice {slice_id} was rolled back already",
-            evidence=free[0].text,
-            remedy=f"`./cloud resume {slice_id}` clears those hosts when they answer",
-            code="recovery.nothing",
-        )
-    said = []
-    for one in sorted(free, key=lambda one: one.vm_id is None):
-        if one.kind != CLEAN:
-            said.append(_rollback(context, one, who, progress, stop, ended=ended))
-    return ". ".join(said)
-
-
-def _rollback(
-    context: Context,
-    one: Unfinished,
-    who: str,
-    progress: ProgressCallback | None,
-    stop: Interruption | None,
-    *,
-    ended: bool,
-) -> str:
-    if one.kind == ADD_VM or (one.kind, one.of) == (REMOVE_VM, ADD_VM):
-        with engaged(context, functools.partial(_claim_vm, context, one, who, REMOVE_VM, ADD_VM, ended)) as intent:
-            return _unmake_vm(context, intent)
-    if one.kind == REMOVE_VM:
-        _require_disks(context, one)
-        with engaged(context, functools.partial(_claim_vm, context, one, who, REMOVE_VM, "", ended)) as intent:
-            design.keep_vm(context, intent)
-            return f"VM {one.vm_id} was rolled back: it is kept"
-    if one.is_handed:
-        return _never_begun(context, one, who)
-    if one.kind == DELETE:
-        _require_disks(context, one)
-    of = one.of if one.kind == ROLLBACK else one.kind
-    with engaged(context, functools.partial(_claim, context, one, who, ROLLBACK, of, ended)) as intent:
-        return lifecycle.carry_out(context, intent, progress, stop)
+    chosen = steps.rolling_back(recoverable(context, who, slice_id, ended=ended))
+    return ". ".join(_do(context, step, who, progress, stop, ended=ended) for step in chosen)
 
 
 def _unmake_vm(context: Context, intent: Intent) -> str:
@@ -305,95 +242,14 @@ def _unmake_vm(context: Context, intent: Intent) -> str:
     return f"VM {intent.vm_id} was rolled back: it is gone"
 
 
-def _never_begun(context: Context, one: Unfinished, who: str) -> str:
-    """What was handed to the monitor and not begun is put back without a word to a host."""
-    with context.db.transaction() as data:
-        record = _found_again(context, one, who, data)
-        if not record["operation"].get("handed"):
-            raise _at_work(one)
-        record["status"] = record.pop("operation")["was"]
-        return f"Slice {one.slice_id} was rolled back: it is {record['status']}"
+def require_disks_of(context: Context, one: Unfinished) -> None:
+    """Refuse to take back what has removed a disk already, before anything is changed.
 
-
-def _require_disks(context: Context, one: Unfinished) -> None:
-    """Refuse to take back what has removed a disk already, before anything is changed."""
+    Raises:
+        CloudError: a disk is gone, or a worker cannot be asked.
+    """
     record = context.db.get_slice(one.slice_id) or {"vms": []}
     require_disks(context, one.slice_id, [vm for vm in record["vms"] if one.vm_id in (None, vm["vm_id"])])
-
-
-# ---------------------------------------------------------------------------------------- taking over
-
-
-def _claim(context: Context, one: Unfinished, who: str | None, kind: str, of: str, ended: bool, data: Record) -> Intent:
-    """Take a slice's operation over, in a transaction: whoever comes second finds somebody at work.
-
-    Args:
-        context: the installation.
-        one: what was found before.
-        who: the acting user; None = the monitor, for whoever began it.
-        kind: of the operation that goes on: the same, or a rollback.
-        of: the kind it rolls back, else "".
-        ended: see `resume`.
-        data: the state.
-    """
-    record = _found_again(context, one, who, data)
-    if not _is_free(next(of_slice(record, context.db.path)), ended=ended):
-        raise _at_work(next(of_slice(record, context.db.path)))
-    if of == STOP and (record.get("operation") or {}).get("back") == ERROR:
-        raise RefusedError(
-            f"the stop of slice {one.slice_id} cannot be rolled back",
-            evidence="the slice was in error before",
-            remedy=f"`./cloud resume {one.slice_id}` ends it",
-            code="recovery.back",
-        )
-    back, acting = _back(record, of or kind), who or one.who or one.owner
-    return intents.write(data, record, kind, acting, back=back, of=of, vm_id=one.vm_id, insist=True)
-
-
-def _found_again(context: Context, one: Unfinished, who: str | None, data: Record) -> Record:
-    """The slice's record in a transaction, if it still has under way what was found before."""
-    record = _record_for(one, who, data)
-    now = next(of_slice(record, context.db.path), None)
-    if now is None or (now.vm_id, now.kind, now.of) != (one.vm_id, one.kind, one.of):
-        raise _changed(one)
-    return record
-
-
-def _record_for(one: Unfinished, who: str | None, data: Record) -> Record:
-    """The slice's record, for a user or the monitor."""
-    if who is not None:
-        return known_slice(data, who, one.slice_id)
-    record = find_slice(data, one.slice_id)
-    if record is None:
-        raise _changed(one)
-    return record
-
-
-def _back(record: Mapping[str, Any], kind: str) -> str:
-    """The state a rollback of this kind returns to: as noted, else what such an operation most often begins from."""
-    noted = (record.get("operation") or record).get("back", "")
-    return str(noted or {DEPLOY: DESIGN, START: STOPPED, STOP: RUNNING, DELETE: STOPPED}.get(kind, ""))
-
-
-def _claim_vm(
-    context: Context, one: Unfinished, who: str | None, kind: str, of: str, ended: bool, data: Record
-) -> Intent:
-    """Take the making or removing of a VM over; see `_claim`."""
-    record = _record_for(one, who, data)
-    now = next((each for each in of_slice(record, context.db.path) if each.vm_id == one.vm_id), None)
-    if now is None or now.kind != one.kind:
-        raise _changed(one)
-    if not _is_free(now, ended=ended):
-        raise _at_work(now)
-    return intents.write_of_vm(data, record, owned_vm(record, one.vm_id), kind, who or one.who or one.owner, of=of)
-
-
-def _changed(one: Unfinished) -> RefusedError:
-    return RefusedError(
-        f"slice {one.slice_id} has nothing unfinished",
-        evidence="somebody else has ended it meanwhile",
-        code="recovery.nothing",
-    )
 
 
 # ---------------------------------------------------------------------------------------- hosts that come back
@@ -422,42 +278,32 @@ def finish_pending(
     said = []
     for one in unfinished(context, slice_id):
         waited = [ip for ip in one.hosts if answering is None or ip in answering]
-        is_free = one.is_dead and (one.kind == CLEAN or (one.kind == DELETE and not one.process))
-        if not waited or not is_free:
+        is_idle = one.is_dead and (one.kind == CLEAN or (one.kind == DELETE and not one.process))
+        if not waited or not is_idle:
             continue
         try:
-            said.append(_clean(context, one, waited, None, stop=stop))
+            said.append(_clean(context, steps.clearing(one), waited, None, stop=stop))
         except CloudError as error:
             log.info("slice %s: still waiting for %s: %s", one.slice_id, ", ".join(waited), error)
     return said
 
 
-def _clean(
-    context: Context,
-    one: Unfinished,
-    hosts: list[str],
-    who: str | None,
-    gone: Collection[str] = (),
-    stop: Interruption | None = None,
-) -> str:
+def _clean(context: Context, step: Step, hosts: list[str], who: str | None, *, stop: Interruption | None = None) -> str:
     """Clear some of the hosts that are waited for; the slice is gone with the last one of a delete.
 
     A host that is not reached, or not come to when this process ends, is still waited for.
     """
-    hosts = [ip for ip in hosts if ip not in gone]
-    claim = functools.partial(_claim, context, one, who, one.kind, "", False)
-    with engaged(context, claim) as intent:
-        is_running = (context.db.get_slice(one.slice_id) or {}).get("status") == RUNNING  # and goes on doing so
-        machines = None if is_running else frozenset[int]()
-        wish = Wish(machines=machines, networks=is_running, disks=one.kind != DELETE)
-        outcome = Operation(context, intent, stop=stop).attempt(wish, skip_unreachable=True, hosts=hosts)
+    one, gone = step.one, step.gone
+    with engaged(context, functools.partial(steps.claim, context, step, who, False)) as intent:
+        aim = aims.clearing(context.db.get_slice(one.slice_id) or {}, hosts, disks=one.kind != DELETE)
+        outcome = Operation(context, intent, stop=stop).attempt(aim.wish, skip_unreachable=aim.skips, hosts=aim.hosts)
         with context.db.transaction() as data:
             record = own_record(data, intent)
             if record is None:
-                raise _changed(one)
+                raise changed(one)
             rest = [ip for ip in record.get("pending", ()) if ip not in gone]
             waiting = [ip for ip in rest if ip not in hosts or ip in outcome.errors]
-            _note_cleaned(data, record, intent, waiting, outcome)
+            note_cleaned(data, record, intent, waiting, first_error(outcome.errors) if outcome.errors else None)
     if outcome.errors:
         raise first_error(outcome.errors)
     done = [*(f"{ip} cleared" for ip in hosts), *(f"{ip} given up" for ip in gone)]
@@ -465,14 +311,25 @@ def _clean(
     return f"{cleared}, which is deleted" if one.kind == DELETE and not waiting else cleared
 
 
-def _note_cleaned(data: Record, record: Record, intent: Intent, waiting: list[str], outcome: Outcome) -> None:
+def note_cleaned(
+    data: Record, record: Record, intent: Intent, waiting: Sequence[str], failure: CloudError | None = None
+) -> None:
+    """Write what became of hosts that were waited for, in a transaction.
+
+    Args:
+        data: the state.
+        record: the slice's.
+        intent: of the clearing.
+        waiting: hosts that are still waited for.
+        failure: why, of the first.
+    """
     if intent.kind == DELETE and not waiting:
         data["slices"].pop(str(intent.slice_id), None)
         return
     status, error = record["status"], record.get("error", "")
     kept: Record = {"back": intent.back} if waiting and intent.back else {}
     if intent.kind == DELETE:
-        error, kept["cleared"] = str(first_error(outcome.errors)) if outcome.errors else "", True
+        error, kept["cleared"] = str(failure) if failure is not None else "", True
     elif status == ERROR and not waiting and intent.back == STOPPED:  # a stop that is complete now
         status, error = STOPPED, ""
         for vm in record["vms"]:

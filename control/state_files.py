@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cloudrepo import accounts, permissions, regular_file
+from cloudrepo import accounts, permissions, record_changes, regular_file
 from cloudrepo.errors import RefusedError, StateFileError
 from cloudrepo.invariants import violations
 from cloudrepo.settings import Settings
@@ -110,14 +110,63 @@ def restore(path: Path, wanted: str) -> list[str]:
         StateFileError: it is damaged, or the file cannot be written.
     """
     with _at(path) as (target, owner):
-        generations = Generations(target, Settings.load(target).history)
-        content = _content_of(generations, wanted)
-        found = inspect(target)
-        content = _counting_on(with_revision(content, found.revision + 1), found, generations)
+        generations, found, content = _to_restore(target, wanted)
         said = _keep_what_is_there(found, generations, owner)
         files.replace(target, content, owner)
         said += _put_aside(target, found)
         return [*said, f"{target} is generation {wanted} now"]
+
+
+def _to_restore(target: Path, wanted: str) -> tuple[Generations, Inspection, bytes]:
+    """What a generation is in the place of a state file as it is found."""
+    generations = Generations(target, Settings.load(target).history)
+    content = _content_of(generations, wanted)
+    found = inspect(target)
+    return generations, found, _counting_on(with_revision(content, found.revision + 1), found, generations)
+
+
+def plan_restore(path: Path, wanted: str) -> Record:
+    """What `restore` would do, and nothing done; see `_plan`.
+
+    Raises:
+        CloudError: as `restore`.
+    """
+    with _at(path) as (target, _owner):
+        _generations, found, content = _to_restore(target, wanted)
+        notes = ["What is there now is kept, as the newest generation or beside the file."] if found.content else []
+        return _plan("state restore", target, found, content, [*notes, f"{target} would be generation {wanted}."])
+
+
+def plan_use(path: Path, which: Literal["yaml", "journal"]) -> Record:
+    """What `use` would do, and nothing done; see `_plan`.
+
+    Raises:
+        CloudError: as `use`.
+    """
+    with _at(path) as (target, _owner):
+        _generations, found, content, said = _to_use(target, which)
+        return _plan("state use", target, found, content, [f"So that {said}."])
+
+
+def _plan(kind: str, target: Path, found: Inspection, content: bytes, notes: list[str]) -> Record:
+    """A plan of what takes the place of a state file.
+
+    Returns:
+        The keys of `rehearsal.rehearse`: no host is asked; `records` are compared with what can be read now.
+    """
+    before: record_changes.Objects = {}
+    if found.yaml is not None:
+        before = record_changes.objects(_whole_or_yaml(found))
+    else:
+        notes = ["What is there now cannot be read, so all is said to come.", *notes]
+    after = record_changes.objects(yaml_file.understand(target, content, None)[1])
+    if target.with_name(target.name + ".journal").exists():
+        notes.append("The journal is put aside.")
+    records = record_changes.between(before, after)
+    return {
+        **{"kind": kind, "about": str(target), "differences": max(1, len(records)), "hosts": [], "records": records},
+        **{"quota": None, "allocations": {"vlans": [], "vms": []}, "notes": notes},
+    }
 
 
 def _counting_on(content: bytes, found: Inspection, generations: Generations) -> bytes:
@@ -185,26 +234,29 @@ def use(path: Path, which: Literal["yaml", "journal"]) -> list[str]:
         StateFileError: the file is damaged, or cannot be written.
     """
     with _at(path) as (target, owner):
-        found = inspect(target)
-        if not target.with_name(target.name + ".journal").exists():
-            raise RefusedError(
-                f"{target} has no journal", evidence="the file alone is the state", code="state.no_journal"
-            )
-        if found.yaml is None or found.content is None:
-            raise found.problems[0]
-        generations = Generations(target, Settings.load(target).history)
+        generations, found, content, said = _to_use(target, which)
         kept: list[str] = []
-        if which == "yaml":
-            content, said = with_revision(found.content, found.revision + 1), f"{target} alone is the state now"
-        else:
-            content, said = _with_journal(found, generations)
-            if found.yaml.sha not in generations.hashes():
-                generations.keep(owner, found.content)
-                kept = [f"What was there is generation {one.number}" for one in generations.list()[-1:]]
-        content = _counting_on(content, found, generations)
+        if which == "journal" and found.yaml is not None and found.yaml.sha not in generations.hashes():
+            generations.keep(owner, found.content or b"")
+            kept = [f"What was there is generation {one.number}" for one in generations.list()[-1:]]
         if content != found.content:
             files.replace(target, content, owner)
         return [*kept, *_put_aside(target, found), said]
+
+
+def _to_use(target: Path, which: str) -> tuple[Generations, Inspection, bytes, str]:
+    """What the chosen one is in the place of a state file as it is found, and a sentence that says so."""
+    found = inspect(target)
+    if not target.with_name(target.name + ".journal").exists():
+        raise RefusedError(f"{target} has no journal", evidence="the file alone is the state", code="state.no_journal")
+    if found.yaml is None or found.content is None:
+        raise found.problems[0]
+    generations = Generations(target, Settings.load(target).history)
+    if which == "yaml":
+        content, said = with_revision(found.content, found.revision + 1), f"{target} alone is the state now"
+    else:
+        content, said = _with_journal(found, generations)
+    return generations, found, _counting_on(content, found, generations), said
 
 
 def _with_journal(found: Inspection, generations: Generations) -> tuple[bytes, str]:

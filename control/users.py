@@ -194,7 +194,7 @@ def _view(context: Context, user: Mapping[str, Any]) -> Record:
         "username": user["username"],
         "role": permissions.role_of(user),
         "must_change_password": accounts.must_change(user),
-        "slices": list(user["slices"]),
+        "slices": list(user.get("slices", ())),  # of a new one they are written with the transaction
         "quota": {
             kind: {"used": quotas.number(used.of(kind)), "limit": quotas.number(limit.of(kind))}
             for kind in quotas.KINDS

@@ -10,6 +10,7 @@ from cloudrepo.errors import CloudError, HostError, RefusedError
 from cloudrepo.host.message import HELPERS_HOME, encode
 from cloudrepo.images import resolve
 from cloudrepo.placement import DRAINED
+from cloudrepo.reconcile import View
 from cloudrepo.state import all_slices
 from cloudrepo.validation import excerpt
 from control import cleaning, hardening, host_images
@@ -131,17 +132,42 @@ def remove(context: Context, ip: str, *, force: bool = False) -> dict[str, Any]:
         _require_empty(before["vms"], ip, force=force)
         removed, left = _cleaned(context, ip, before["vms"], force=force)
         with context.db.transaction() as data:
-            vms = _vms(data, ip)
-            _require_empty(vms, ip, force=force)
-            data["workers_list"] = [one for one in data["workers_list"] if one != ip]
-            data[DRAINED] = [one for one in data.get(DRAINED) or () if one != ip]
-            data["workers"].pop(ip, None)
+            vms = take_out(data, ip, force=force)
     except CloudError:
         if before["changed"]:
             drain(context, ip, undo=True)
         raise
     context.site.executor.drop(ip)
     return {"ip": ip, "removed": removed, "vms": vms, "left": left}
+
+
+def take_out(data: Record, ip: str, *, force: bool) -> list[Record]:
+    """Take a worker out of the records, in a transaction: the VMs that stay there.
+
+    Raises:
+        RefusedError: it is no worker, or there are VMs on it.
+    """
+    _require_listed(data, ip)
+    vms = _vms(data, ip)
+    _require_empty(vms, ip, force=force)
+    data["workers_list"] = [one for one in data["workers_list"] if one != ip]
+    data[DRAINED] = [one for one in data.get(DRAINED) or () if one != ip]
+    data["workers"].pop(ip, None)
+    return vms
+
+
+def look_before_removal(context: Context, ip: str, vms: list[Record], *, force: bool) -> tuple[dict[str, View], str]:
+    """What of ours would be taken from a worker that is removed, and why something stays, or "".
+
+    Raises:
+        RefusedError: somebody is at work there, or it does not answer.
+    """
+    left = _why_left(context, ip, vms)
+    if left:
+        return {}, left
+    cleaning.refuse_busy(context, {ip})
+    views, errors = cleaning.look(context, ip)
+    return views, _why_unreachable(ip, str(errors.get(ip, "")), force=force)
 
 
 def _require_listed(data: Mapping[str, Any], ip: str) -> None:
@@ -166,22 +192,31 @@ def _require_empty(vms: list[Record], ip: str, *, force: bool) -> None:
 
 def _cleaned(context: Context, ip: str, vms: list[Record], *, force: bool) -> tuple[list[str], str]:
     """What was removed of ours, and why something stays."""
-    if vms:
-        return [], "its VMs are there"
-    if ip == context.settings.network.node:
-        return [], "it is the network node (network.node in settings.yaml), and goes on with that"
+    left = _why_left(context, ip, vms)
+    if left:
+        return [], left
     found = cleaning.clean(context, ip)
-    if ip in found["unreachable"]:
-        reason = str(found["unreachable"][ip])
-        if force:
-            return [], reason
-        raise RefusedError(
-            f"what is ours on worker {ip} could not be removed",
-            evidence=reason,
-            remedy=f"Repair it and try again; if it will not come back: `./cloud worker remove {ip} --force`",
-            code="worker.unreachable",
-        )
-    return list(found["hosts"].get(ip, ())), ""
+    left = _why_unreachable(ip, str(found["unreachable"].get(ip, "")), force=force)
+    return list(found["hosts"].get(ip, ())), left
+
+
+def _why_left(context: Context, ip: str, vms: list[Record]) -> str:
+    if vms:
+        return "its VMs are there"
+    if ip == context.settings.network.node:
+        return "it is the network node (network.node in settings.yaml), and goes on with that"
+    return ""
+
+
+def _why_unreachable(ip: str, reason: str, *, force: bool) -> str:
+    if not reason or force:
+        return reason
+    raise RefusedError(
+        f"what is ours on worker {ip} could not be removed",
+        evidence=reason,
+        remedy=f"Repair it and try again; if it will not come back: `./cloud worker remove {ip} --force`",
+        code="worker.unreachable",
+    )
 
 
 def _vms(data: Mapping[str, Any], ip: str) -> list[Record]:

@@ -29,6 +29,7 @@ LOOKS = {
     "unfinished_operations",
     "plan",
     "allocate",
+    "rehearse",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudrepo.reconcile import Reconciler
-from control import planning
+from control import plan_parts, planning
 from crashing import SLICE, Installation
 from test_cli_recovery import installation, run
 
@@ -42,7 +42,7 @@ def test_what_is_planned_is_what_is_done(
     def apply(self: Reconciler, *args: Any, **kwargs: Any) -> Any:
         outcome = genuine(self, *args, **kwargs)
         for ip, changes in outcome.changes.items():
-            done.setdefault(ip, []).extend(planning._action(change) for change in changes)
+            done.setdefault(ip, []).extend(plan_parts.action(change) for change in changes)
         return outcome
 
     monkeypatch.setattr(Reconciler, "apply", apply)

@@ -12,6 +12,7 @@ import pytest
 
 from cloudrepo import permissions
 from cloudrepo.errors import RefusedError
+from control import rehearsal
 from control.authority import Session
 from control.calls import answers
 from fakes.orchestrator import HOSTS, give_image, orchestrator
@@ -41,6 +42,7 @@ POLICY = {
     "plan": "own own all",
     "allocate": "own own all",
     "apply_plan": "own own all",
+    "rehearse": "none none all",
     "resume": "own students all",
     "rollback": "own students all",
     "list_slices": "own own own",
@@ -143,6 +145,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         **{name: (("me",), {}) for name in alone},
         **{name: ((), {"username": "me"}) for name in named},
         "allocate": (("me", "add_vm", {}), {"slice_id": slice_id}),
+        "rehearse": (("me", "remove_worker", {"ip": "10.0.10.1"}), {}),
         **{name: (("10.0.10.1",), {"username": "me"}) for name in by_worker},
         "login": (("me", PASSWORD), {}),
     }
@@ -204,6 +207,27 @@ def test_who_hands_something_over_needs_the_right_to_do_it(
     api, slices = scene("instructor")
     for owner, slice_id in slices.items():
         assert is_refused(api.hand_over("me", slice_id, kind)) is (owner not in REACHES[reach]), owner
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("call", rehearsal.CALLS)
+def test_who_may_do_something_may_have_it_rehearsed(
+    call: str, role: str, scene: Callable[[str], tuple[OrchestratorAPI, dict[str, int]]]
+) -> None:
+    api, slices = scene(role)
+    allowed = REACHES[POLICY[call].split()[ROLES.index(role)]]
+    about = permissions.RULES[call].about
+    for kind, owner in OWNERS.items():
+        if about == "oneself" and kind != "own":
+            continue
+        args, options = arguments(slices[kind], owner)[call]
+        wish = dict(inspect.signature(getattr(OrchestratorAPI, call)).bind(api, *args, **options).arguments)
+        for name in ("self", "username", "password", "new_password"):
+            wish.pop(name, None)
+        expected = kind not in allowed if about != "cluster" else not allowed
+        answer = api.rehearse("me", call, wish)
+        assert is_refused(answer) is expected, (kind, answer)
+        assert answer[0] or answer[1].code != "internal", answer
 
 
 def test_each_call_of_the_facade_has_a_line_of_the_policy_and_a_row_of_the_table() -> None:

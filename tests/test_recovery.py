@@ -256,7 +256,7 @@ def test_who_looked_before_another_took_over_is_told_too(tmp_path: Path, monkeyp
     with ThreadPoolExecutor() as pool:
         first = pool.submit(installation.orchestrator().resume, "admin", SLICE, progress=progress)
         assert taken.wait(30)
-        monkeypatch.setattr(recovery, "_of", lambda *args, **kwargs: found)
+        monkeypatch.setattr(recovery, "recoverable", lambda *args, **kwargs: found)
         _, message = installation.api.rollback("admin", SLICE)
         may_go_on.set()
         assert first.result()[0]

@@ -41,6 +41,11 @@ class FakeBases:
         """As on a real host."""
         return f"/home/ubuntu/vm_images/base/{sha256[:16]}-{name}"
 
+    def why_stays(self, worker_ip: str, base_dir: str, sha256: str, name: str) -> str:
+        """As `remove` finds it."""
+        path = self.path_on(worker_ip, base_dir, sha256, name)
+        return "" if path in self.executor.hosts[worker_ip].files else "none"
+
     def remove(self, worker_ip: str, base_dir: str, sha256: str, name: str) -> str:
         """Nothing is in the way here."""
         path = self.path_on(worker_ip, base_dir, sha256, name)
