@@ -40,8 +40,8 @@ def apply(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Do what a plan says, or nothing: it is refused when records or hosts moved since it was made."""
-    job = Job(context, "apply", user, as_json)
+    """Do what a plan says, as whom it was made for, or nothing: it is refused when records or hosts moved since."""
     saved = load(Path(file))
+    job = Job(context, "apply", user or str(saved.get("user") or ""), as_json)
     words = str(saved["slice_id"])
     return job.rehearse(words, plan=saved) if dry_run else job.run(words, plan=saved)

@@ -48,7 +48,9 @@ def call_event(
     more = more or {}
     answered = payload if isinstance(payload, Mapping) else {}
     told = {key: value for key, value in answered.items() if outcome == "done" and key != "role"}
-    known = {**told, **arguments}
+    plan = arguments.get("plan")
+    planned = {"kind": plan.get("kind")} if isinstance(plan, Mapping) else {}  # what is done, as of any operation
+    known = {**told, **planned, **arguments}
     details = {key: known[key] for key in _TOLD if known.get(key) not in (None, "", {})}
     if known.get("command"):
         details["command"] = " ".join(map(str, known["command"]))[:COMMAND_LIMIT]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cloudrepo import permissions
@@ -28,9 +28,12 @@ def objects(data: Mapping[str, Any]) -> Objects:
     drained = data.get(DRAINED) or ()
     for ip in data.get("workers_list") or ():
         found[f"worker {ip}"] = {"drained": ip in drained}
-    for record in (data.get("slices") or {}).values():
-        found.update(_of_slice(record))
-    return found
+    return found | of_slices((data.get("slices") or {}).values())
+
+
+def of_slices(records: Iterable[Mapping[str, Any]]) -> Objects:
+    """As `objects`, of slices alone: themselves, their VMs and links."""
+    return {name: values for record in records for name, values in _of_slice(record)}
 
 
 def _of_slice(record: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

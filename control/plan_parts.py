@@ -81,12 +81,20 @@ class Part:
 
 
 def document(
-    context: Context, kind: str, parts: Sequence[Part], digest: str, quota: Record, *, vm_id: int | None = None
+    context: Context,
+    username: str,
+    kind: str,
+    parts: Sequence[Part],
+    digest: str,
+    quota: Record,
+    *,
+    vm_id: int | None = None,
 ) -> Record:
     """A plan of operations on one slice; see `planning.plan` for the keys. Its hosts are looked at.
 
     Args:
         context: the installation.
+        username: for whom it is made.
         kind: what is planned.
         parts: the operations, in their order.
         digest: of the slice's record as it was.
@@ -101,6 +109,7 @@ def document(
         "slice_id": record["slice_id"],
         "name": record["name"],
         "owner": record["owner"],
+        "user": username,
         "vm_id": vm_id,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "installation": context.site.installation,

@@ -15,6 +15,7 @@ from typing import Any
 from cloudrepo.errors import RefusedError
 from cloudrepo.interruption import Interruption
 from cloudrepo.progress import ProgressCallback
+from cloudrepo.validation import excerpt
 from control import aims, design, intents, lifecycle, links, live, views
 from control.context import Context, Record, known_slice, owned_vm
 from control.design import VmWish
@@ -140,11 +141,11 @@ def plan(
     """What an operation on a slice, VM or link would do on each host.
 
     Returns:
-        `version`, `kind`, `slice_id`, `name`, `owner`, `vm_id`, `made` (ISO 8601), `installation`, `record` (a digest
-        of the slice's record), `revision` (of the state), `differences`, `hosts`, `quota` and `allocations`. A host
-        has `host`, `actions` (`verb`, `kind`, `name`), `foreign` (what is in the way), `seen` (what is there of the
-        slice) and `error` (why it could not be looked at, or ""). With `link_id` also `link`: `before` and `after`;
-        its change counts as a difference.
+        `version`, `kind`, `slice_id`, `name`, `owner`, `user` (for whom it is made), `vm_id`, `made` (ISO 8601),
+        `installation`, `record` (a digest of the slice's record), `revision` (of the state), `differences`, `hosts`,
+        `quota` and `allocations`. A host has `host`, `actions` (`verb`, `kind`, `name`), `foreign` (what is in the
+        way), `seen` (what is there of the slice) and `error` (why it could not be looked at, or ""). With `link_id`
+        also `link`: `before` and `after`; its change counts as a difference.
 
     Raises:
         RefusedError: the operation would be refused.
@@ -158,7 +159,7 @@ def plan(
     else:
         begun = functools.partial(_begun, context, username, slice_id, kind, vm_id)
     rehearsal = rehearsed(context, begun)
-    found = document(context, kind, [rehearsal.part], rehearsal.digest, rehearsal.quota, vm_id=vm_id)
+    found = document(context, username, kind, [rehearsal.part], rehearsal.digest, rehearsal.quota, vm_id=vm_id)
     if rehearsal.link is not None:
         found["differences"] += rehearsal.link["before"] != rehearsal.link["after"]
         found["link"] = rehearsal.link
@@ -229,9 +230,16 @@ def checked(context: Context, username: str, slice_id: int, plan: Mapping[str, A
     """A plan made now that says what a saved one does.
 
     Raises:
-        RefusedError: the saved one is none of this installation, or something moved.
+        RefusedError: the saved one is none of this installation, was made for somebody else, or something moved.
     """
-    fresh = _fresh(context, username, slice_id, _kind_of(context, plan, slice_id))
+    kind = _kind_of(context, plan, slice_id)
+    if plan["user"] != username:
+        raise RefusedError(
+            f"the plan was made for {excerpt(plan['user'])}, and {username} cannot apply it",
+            remedy="Make one of your own: ./cloud plan SLICE -o FILE",
+            code="plan.user",
+        )
+    fresh = _fresh(context, username, slice_id, kind)
     moved = what_moved(plan, fresh)
     if moved:
         raise _stale(slice_id, moved)
@@ -267,6 +275,8 @@ def _kind_of(context: Context, saved: Mapping[str, Any], slice_id: int) -> str:
         problem = f"it is of installation {saved.get('installation')!r}"
     elif saved.get("slice_id") != slice_id or saved.get("kind") not in OF_SLICES:
         problem = f"it says {saved.get('kind')!r} of slice {saved.get('slice_id')!r}"
+    elif not isinstance(saved.get("user"), str):
+        problem = "its user cannot be read"
     elif not isinstance(saved.get("hosts"), list) or not all(map(_is_host, saved["hosts"])):
         problem = "its hosts cannot be read"
     if problem:

@@ -48,7 +48,9 @@ def plan(
     parts, digest, records, quota = rehearsed(
         context, functools.partial(_rehearsal, context, username, slice_id, chosen, ended)
     )
-    told = document(context, kind, parts, digest, quota, vm_id=chosen[0].one.vm_id if len(chosen) == 1 else None)
+    told = document(
+        context, username, kind, parts, digest, quota, vm_id=chosen[0].one.vm_id if len(chosen) == 1 else None
+    )
     told["operations"] = [_told(step) for step in chosen]
     told["records"] = records
     told["differences"] += len(records)
@@ -72,7 +74,7 @@ def _rehearsal(
 def _states(data: Mapping[str, Any], slice_id: int) -> record_changes.Objects:
     """What of a slice a recovery changes."""
     record = find_slice(data, slice_id)
-    found = record_changes.objects({"slices": {str(slice_id): record}} if record is not None else {})
+    found = record_changes.of_slices([record] if record is not None else [])
     return {name: {key: one[key] for key in ("status",) if key in one} for name, one in found.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudrepo.reconcile import Reconciler
-from control import plan_parts, planning
+from control import lifecycle, plan_parts, planning
 from crashing import SLICE, Installation
 from test_cli_recovery import installation, run
 
@@ -129,6 +129,34 @@ def test_a_saved_plan_is_applied_once(
     assert ("apply_plan", "slice 1000", "done") in events and ("apply_plan", "slice 1000", "refused") in events
 
 
+@pytest.mark.parametrize("maker", ["student", "admin"])
+def test_a_saved_plan_is_done_as_whom_it_was_made_for(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    maker: str,
+) -> None:  # fmt: skip
+    """In the record while it is under way, and in the event log, as of any operation."""
+    installation.ok("create_slice", "student", "theirs")
+    installation.ok("add_vm_to_slice", "student", 1003, "web", "cirros", 1)
+    file = tmp_path / "theirs.plan"
+    assert run("plan", "theirs", "--as", maker, "-o", str(file)) == 2
+    other = "student" if maker == "admin" else "admin"
+    assert run("apply", str(file), "--as", other) == 1
+    assert f"the plan was made for {maker}, and {other} cannot apply it" in capsys.readouterr().out
+    seen: list[dict[str, Any]] = []
+    genuine = lifecycle.carry_out
+
+    def carry_out(context: Any, *words: Any) -> str:
+        seen.append(dict((context.db.get_slice(1003) or {})["operation"]))
+        return genuine(context, *words)
+
+    monkeypatch.setattr(lifecycle, "carry_out", carry_out)
+    assert run("apply", str(file)) == 0
+    assert [(one["kind"], one["who"]) for one in seen] == [("deploy", maker)]
+    *_, event = installation.api.context.events.read()
+    assert (event.what, event.who, event.about, event.outcome) == ("apply_plan", maker, "slice 1003", "done")
+    assert event.details["kind"] == "deploy" and event.details.get("owner") == ("student" if maker == "admin" else None)
+
+
 def _moves_record(installation: Installation) -> None:
     installation.ok("set_link", "admin", SLICE, 1, spoofing="allowed")
 
@@ -191,6 +219,7 @@ def test_a_record_that_changes_between_the_look_and_the_deed_is_seen(
         ({"installation": "00000000"}, "it is of installation '00000000'"),
         ({"kind": "remove_vm"}, "it says 'remove_vm' of slice 1000"),
         ({"hosts": [{"host": "10.0.10.1"}]}, "its hosts cannot be read"),
+        ({"user": None}, "its user cannot be read"),
         ({"slice_id": 77}, "There is no slice 77."),
     ],
 )

@@ -108,7 +108,7 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
         "stop_vm": (slice_id, vm_id),
         "hand_over": (slice_id, "deploy"),
         "plan": (slice_id, "deploy"),
-        "apply_plan": (slice_id, {"kind": "deploy"}),
+        "apply_plan": (slice_id, {"kind": "deploy", "user": "me"}),
         "exec_in_vm": (vm_id, ["true"]),
         "console_target": (vm_id,),
         "vnc_target": (vm_id,),
