@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cloudrepo.allocation import next_operation
 from cloudrepo.errors import StateFileError
@@ -48,6 +48,16 @@ log = logging.getLogger(__name__)
 
 MANY = 100  # slices
 LOOKED_AT = 20  # sections at a time
+
+
+class Watch(Protocol):
+    """Who looks at the records in transactions; see `Database.watched`."""
+
+    def begins(self, data: Mapping[str, Any]) -> None:
+        """The records, before a transaction changes anything. What this raises ends it, with nothing changed."""
+
+    def ended(self, data: Mapping[str, Any]) -> None:
+        """The records as they are durable now."""
 
 
 class Database:
@@ -83,6 +93,7 @@ class Database:
         self._totals = Totals(self.data)
         self._owed: set[Key] = set()  # derived values that others left behind; written with the next change
         self._backed_up = False
+        self._watch: Watch | None = None
         self.store.follower = self._follow
         if len(self.data["slices"]) > MANY:
             gc.freeze()  # else each full collection walks through all records: 25-90 ms at 10,000 VMs
@@ -114,11 +125,29 @@ class Database:
                     self._back_up()  # after it: what was just read parsed
                     with self._undone_on_error() as touched:
                         self.data.update(behind(self.data, self.store.floors))
+                        watch = self._watch
+                        if watch is not None:
+                            watch.begins(self.data)
                         yield self.data
                         self._commit(touched)
+                        if watch is not None:
+                            watch.ended(self.data)
                     self.store.floors.clear()
         except ShapeError as error:  # by a commit, or where something is looked at that was put there before
             raise _cannot_be_stored(error) from error
+
+    @contextmanager
+    def watched(self, watch: Watch) -> Iterator[None]:
+        """A block in which somebody looks at the records in each transaction of this object.
+
+        Args:
+            watch: told when one has begun, after what others wrote was read, and when it is durable. It may refuse.
+        """
+        self._watch, before = watch, self._watch
+        try:
+            yield
+        finally:
+            self._watch = before
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[Touched]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cloudrepo.topology.difference import REMOVE_LINK, REMOVE_VM, Action, Differ
 from cloudrepo.topology.model import Topology
 from cloudrepo.topology.reading import Known, read
 from control import topology as calls, topology_plans
+from control.expected import Expected
 from control.topology_plans import Basis
 
 DONE, FAILED, DIFFERENCES = 0, 1, 2  # exit statuses
@@ -65,11 +67,40 @@ class FileWork(Work):
         self.plan = calls.plan(self.api, self.acting, self.topology, slice_id=slice_id, replace=replace)
         path = "" if file == "-" else str(Path(file).absolute())
         self.basis = Basis(user=self.acting, file=path, text=text, variables=variables, replace=replace)
+        self.expected: Expected | None = None
 
     def kept(self) -> dict[str, Any]:
         """The plan, to be kept."""
-        view, site = self.plan.view, self.api.context.site
-        record = self.installation.db.get_slice(int(view["slice_id"])) if view is not None else None
+        return self._kept(self._record())
+
+    def go_on_from(self, saved: Mapping[str, Any]) -> None:
+        """Do only what a kept plan says, to the slice that it was made for, as long as nobody else changes that.
+
+        Raises:
+            RefusedError: something is another thing already.
+        """
+        record, db = self._record(), self.installation.db
+        moved = topology_plans.what_moved(saved, self._kept(record))
+        if moved:
+            raise topology_plans.stale(moved)
+        self.expected = Expected(db, self.acting, self.topology.name, record, topology_plans.REMEDY)
+
+    @contextmanager
+    def unmoved(self) -> Iterator[None]:
+        """One more call, which is refused where it is about a kept plan and somebody else changed the slice."""
+        if self.expected is None:
+            yield
+            return
+        with self.expected.held():
+            self.expected.next_call()
+            yield
+
+    def _record(self) -> dict[str, Any] | None:
+        view = self.plan.view
+        return self.installation.db.get_slice(int(view["slice_id"])) if view is not None else None
+
+    def _kept(self, record: Mapping[str, Any] | None) -> dict[str, Any]:
+        site = self.api.context.site
         return topology_plans.kept(self.plan, self.basis, self.topology.name, record, site.installation)
 
     def _known(self, user: str) -> Known:
@@ -158,9 +189,7 @@ def from_plan(context: typer.Context, path: str, user: str, *, as_json: bool) ->
         if error.answer.code == "slice.unknown":
             raise topology_plans.stale([f"slice {saved['slice_id']} was removed"]) from error
         raise
-    moved = topology_plans.what_moved(saved, work.kept())
-    if moved:
-        raise topology_plans.stale(moved)
+    work.go_on_from(saved)
     return work
 
 
@@ -207,11 +236,12 @@ def apply(work: FileWork, *, deploy: bool, yes: bool) -> int:
         if not ask.yes(f"Remove {', '.join(removed)} with what is on their disks"):
             raise NotDone("Nothing was changed.", code="unanswered")
     told = (lambda action: None) if work.as_json else (lambda action: work.screen.line((f"  {action.text} …", FAINT)))
-    done = calls.apply(work.api, work.acting, work.topology, work.plan, told)
+    done = calls.apply(work.api, work.acting, work.topology, work.plan, told, work.expected)
     view: dict[str, Any] = work.done(work.api.get_slice(work.acting, done.slice_id))
     if deploy and view["status"] in ("design", "stopped"):
-        call = work.api.deploy_slice if view["status"] == "design" else work.api.start_slice
-        work.done(call(work.acting, done.slice_id))
+        with work.unmoved():
+            call = work.api.deploy_slice if view["status"] == "design" else work.api.start_slice
+            work.done(call(work.acting, done.slice_id))
         view = work.done(work.api.get_slice(work.acting, done.slice_id))
     work.ids(done.slice_id)
     document = work.document(done=len(done.done), status=view["status"])

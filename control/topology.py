@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from cloudrepo.settings import Settings
 from cloudrepo.topology import difference as kinds, slices
 from cloudrepo.topology.difference import Action, Difference, difference
 from cloudrepo.topology.model import Topology
+from control.expected import STALE, Expected
 
 Answer = tuple[bool, Any]
 Told = Callable[[Action], None]
@@ -128,7 +130,14 @@ def _require_settled(view: Mapping[str, Any]) -> None:
         )
 
 
-def apply(api: Calls, username: str, topology: Topology, found: Plan, told: Told = lambda action: None) -> Applied:
+def apply(
+    api: Calls,
+    username: str,
+    topology: Topology,
+    found: Plan,
+    told: Told = lambda action: None,
+    expected: Expected | None = None,
+) -> Applied:
     """Do what a plan says, call by call.
 
     A slice that is made for it is whole or not there. One that was there before keeps what was done: each call leaves
@@ -140,6 +149,7 @@ def apply(api: Calls, username: str, topology: Topology, found: Plan, told: Told
         topology: the file.
         found: the plan.
         told: called before each action.
+        expected: the slice's record, which is compared by each call; None = each refuses what does not fit it.
 
     Raises:
         RefusedError: the plan has refusals; nothing was done.
@@ -147,14 +157,16 @@ def apply(api: Calls, username: str, topology: Topology, found: Plan, told: Told
     """
     if found.difference.refusals:
         raise refusal(topology, found.difference)
-    work = _Work(api, username, topology, found.view)
+    work = _Work(api, username, topology, found.view, expected)
     total = len(found.difference.actions)
-    for number, action in enumerate(found.difference.actions):
-        told(action)
-        try:
-            work.do(action)
-        except CloudError as error:
-            raise _stopped(work, action, number, total, error) from error
+    with expected.held() if expected is not None else nullcontext():
+        for number, action in enumerate(found.difference.actions):
+            told(action)
+            try:
+                work.begin()
+                work.do(action)
+            except CloudError as error:
+                raise _stopped(work, action, number, total, error) from error
     return Applied(slice_id=work.slice_id, done=list(found.difference.actions))
 
 
@@ -170,24 +182,53 @@ def refusal(topology: Topology, found: Difference) -> RefusedError:
 
 
 def _stopped(work: _Work, action: Action, number: int, total: int, error: CloudError) -> CloudError:
-    if work.is_new and work.slice_id:
-        done, answer = work.api.delete_slice(work.username, work.slice_id)
-        rest = "what was made is removed again" if done else f"and slice {work.slice_id} is left: {answer}"
+    if error.code == STALE:  # what others made is nobody's to remove
+        rest = f"{number} of {total} changes were made before, and stay" if number else "Nothing was done"
+    elif work.is_new and work.slice_id:
+        rest = work.remove_again()
     else:
         rest = f"{number} of {total} changes were made before; apply the file again to go on"
-    return CloudError(f"could not {action.text}", evidence=str(error), remedy=rest, code=error.code)
+    return CloudError(
+        f"could not {action.text}", evidence=str(error), remedy=rest, code=error.code, details=error.details
+    )
 
 
 class _Work:
     """One file at work on one slice."""
 
-    def __init__(self, api: Calls, username: str, topology: Topology, view: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        api: Calls,
+        username: str,
+        topology: Topology,
+        view: Mapping[str, Any] | None,
+        expected: Expected | None,
+    ) -> None:
+        self.expected = expected
         self.api = api
         self.username = username
         self.topology = topology
         self.is_new = view is None
         self.slice_id = int(view["slice_id"]) if view is not None else 0
         self.ids = {str(vm["name"]): int(vm["vm_id"]) for vm in view["vms"]} if view is not None else {}
+
+    def begin(self) -> None:
+        """Another call begins.
+
+        Raises:
+            RefusedError: somebody else changed the slice.
+        """
+        if self.expected is not None:
+            self.expected.next_call()
+
+    def remove_again(self) -> str:
+        """Remove a slice that was made here and is not whole; what became of that."""
+        try:
+            self.begin()
+            _answer(self.api.delete_slice(self.username, self.slice_id))
+        except CloudError as error:
+            return f"and slice {self.slice_id} is left: {error}"
+        return "what was made is removed again"
 
     def do(self, action: Action) -> None:
         """Make one call.
@@ -248,5 +289,5 @@ def _answer(answer: Answer) -> Any:
     done, payload = answer
     if done:
         return payload
-    code = payload.code if isinstance(payload, Message) else "error"
-    raise CloudError(str(payload), code=code)
+    code, details = (payload.code, payload.details) if isinstance(payload, Message) else ("error", {})
+    raise CloudError(str(payload), code=code, details=details)

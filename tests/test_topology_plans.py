@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from crashing import SLICE, Installation
+from orchestrator_api import OrchestratorAPI
 from test_cli_recovery import installation, run
 from test_cli_schemas import document
 
@@ -247,3 +249,158 @@ def test_a_plan_takes_nothing_beside_it(
     installation: Installation, file: Path, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("topology", "apply", *words.split()) == 64
+
+
+# ── a world that moves between two calls ────────────────────────────────────────────────────────────────
+
+
+Move = Callable[[OrchestratorAPI], Any]
+
+MOVES: dict[str, tuple[Move, str]] = {
+    "a link": (
+        lambda api: api.set_link("admin", SLICE, 1, vlans="allowed"),
+        "vlans of link 1 of slice 1000 is allowed",
+    ),
+    "a VM comes": (lambda api: api.add_vm_to_slice("admin", SLICE, "new", "cirros", 1), "was made"),
+    "a VM goes": (lambda api: api.remove_vm("admin", SLICE, 1001), "VM 1001 was removed"),
+    "a policy": (
+        lambda api: api.set_restart_policy("admin", SLICE, 1001, "always"),
+        "restart of VM 1001 is always now",
+    ),
+    "all is gone": (lambda api: api.delete_slice("admin", SLICE), "slice 1000 was removed"),
+}
+
+
+def slipped_in(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, after: str, move: Move, *, when: str = "between"
+) -> list[str]:
+    """Have another process change something once, with the first calls of a name; which calls are made.
+
+    Args:
+        installation: where.
+        monkeypatch: for the calls.
+        after: the name.
+        move: the change.
+        when: `between` the first and the second; `within` the second, before its own transaction; `during` the first,
+            between its transactions.
+    """
+    calls: list[str] = []
+    others = installation.orchestrator()
+    todo = [move]
+
+    def moved() -> None:
+        if todo:
+            done, answer = todo.pop()(others)
+            assert done, answer
+
+    for name in ("add_vm_to_slice", "create_link", "set_restart_policy", "create_slice", "deploy_slice"):
+        genuine = getattr(installation.api, name)
+
+        def call(*args: Any, _genuine: Any = genuine, _name: str = name, **options: Any) -> Any:
+            calls.append(_name)
+            if _name == after and when == "within" and calls.count(_name) == 2:
+                moved()
+            answer = _genuine(*args, **options)
+            if _name == after and when == "between":
+                moved()
+            return answer
+
+        monkeypatch.setattr(installation.api, name, call)
+    if when == "during":
+        disks = installation.api.deployment_api.qcow_manager
+        make = disks.create
+
+        def create(*words: Any) -> Any:
+            moved()
+            return make(*words)
+
+        monkeypatch.setattr(disks, "create", create)
+    return calls
+
+
+@pytest.mark.parametrize("when", ["between", "within"])
+@pytest.mark.parametrize("moves", MOVES)
+def test_what_slips_in_between_two_calls_is_said_and_the_rest_is_not_done(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    moves: str, when: str,
+) -> None:  # fmt: skip
+    """Also where it comes after the last look, and only the transaction of the call can see it."""
+    planned()
+    move, says = MOVES[moves]
+    calls = slipped_in(installation, monkeypatch, "add_vm_to_slice", move, when=when)
+    capsys.readouterr()
+    assert applied("--json") == 1
+    error = document("topology apply", capsys)["error"]
+    assert "1 of " in error["message"] and "changes were made before" in error["message"]
+    assert calls == ["add_vm_to_slice"] * (2 if when == "within" else 1), "there is no further one"
+    names_now = [] if moves == "all is gone" else names(installation)
+    assert "x2" not in names_now and (moves == "all is gone" or "x1" in names_now)
+    assert installation.ok("unfinished_operations") == []
+    if (moves, when) == ("all is gone", "within"):
+        assert error["code"] == "slice.unknown", "the call itself says so"
+        return
+    assert error["code"] == "plan.stale" and says in error["message"], error
+    assert says in "; ".join(error["details"]["moved"])
+    assert "and stay" in error["message"] and "./cloud topology plan FILE -o PLAN" in error["message"]
+
+
+def test_what_slips_in_while_a_call_is_at_its_host_stops_the_next_one(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not this one, which would be left half done."""
+    planned()
+    move, says = MOVES["a policy"]
+    calls = slipped_in(installation, monkeypatch, "add_vm_to_slice", move, when="during")
+    assert applied() == 1
+    assert says in capsys.readouterr().err
+    assert calls == ["add_vm_to_slice"]
+    assert [vm["status"] for vm in installation.record()["vms"]] == ["design"] * 3
+    assert installation.ok("unfinished_operations") == []
+
+
+def test_another_thread_of_this_process_is_seen_too(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned()
+
+    def elsewhere(_others: OrchestratorAPI) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(installation.api.set_link, "admin", SLICE, 1, vlans="allowed").result()
+
+    slipped_in(installation, monkeypatch, "add_vm_to_slice", elsewhere)
+    assert applied() == 1
+    assert "vlans of link 1 of slice 1000 is allowed now" in capsys.readouterr().err
+
+
+def test_what_others_do_to_other_slices_does_not_matter(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned()
+    slipped_in(installation, monkeypatch, "add_vm_to_slice", lambda api: api.create_slice("student", "lab"))
+    assert applied() == 0
+    assert names(installation) == ["vm1", "vm2", "x1", "x2"]
+
+
+def test_a_new_slice_that_somebody_began_to_use_is_not_removed_again(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(LAB.replace("name: lab", "name: other"))
+    planned()
+    calls = slipped_in(
+        installation, monkeypatch, "create_slice", lambda api: api.add_vm_to_slice("admin", 1003, "mine", "cirros", 1)
+    )
+    assert applied() == 1
+    assert "VM 1004 was made" in capsys.readouterr().err
+    assert calls == ["create_slice"]
+    assert [vm["name"] for vm in (installation.api.db.get_slice(1003) or {})["vms"]] == ["mine"]
+
+
+def test_a_slice_that_moved_is_not_brought_up(
+    installation: Installation, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned()
+    move, says = MOVES["a link"]
+    slipped_in(installation, monkeypatch, "create_link", move)
+    assert applied("--deploy") == 1
+    assert says in capsys.readouterr().err
+    assert installation.states()[0] == "design" and "x2" in names(installation)
