@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from cli import help
+from cli import help, numbers
 from cli.installation import STATE_VARIABLE
 from cli.options import QUIET_KEY, Quiet, State
 
@@ -120,6 +120,7 @@ def equipped(command: Any, path: Sequence[str]) -> Any:
         command: typer's; changed.
         path: the words that name it.
     """
+    numbers.worded(command)
     settings = command.context_settings
     if settings.get("ignore_unknown_options"):  # its words are another program's
         return command

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import assembly, documents, help
+from cli import assembly, documents, help, numbers
 from cli.ask import Back, Leave, LeftRunning
 from cli.documents import JSON_VARIABLE, NotDone
 from cli.installation import BeforeWrite, Installation, enter_lab_if_up
@@ -151,7 +151,7 @@ def _run(words: Sequence[str], before_write: BeforeWrite) -> int:
     if words and words[0] == "lab":
         from lab.cli import app as lab_app
 
-        return _invoke(typer.main.get_command(lab_app), "cloud lab", words[1:])
+        return _invoke(numbers.worded(typer.main.get_command(lab_app)), "cloud lab", words[1:])
     status = enter_lab_if_up(words) if _is_about_hosts(words) else None
     if status is not None:
         return status
