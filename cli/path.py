@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import documents
 from cli.documents import NotDone
-from cli.screen import BAD, FAINT, GOOD, STRONG, Screen
+from cli.screen import BAD, GOOD, STRONG, Screen
 
 if TYPE_CHECKING:
     from cli.installation import Installation
@@ -91,15 +91,15 @@ def show_hops(screen: Screen, found: dict[str, Any]) -> None:
         why = hop["broken"] or hop["stale"]
         mark = ("broken  " if hop["broken"] else "stale   ", BAD) if why else ("whole   ", GOOD)
         place = (f"{hop['name']} {hop['device']}".strip(), STRONG)
-        screen.line(mark, place, f" on {hop['host']}: {hop['found']}")
+        screen.paragraph(mark, place, f" on {hop['host']}: {hop['found']}", indent=8)
         if why:
-            screen.line("        ", (why, BAD))
+            screen.paragraph("        ", (why, BAD), indent=8)
         if hop["command"]:
-            screen.line((f"          {hop['command']}", FAINT))
+            screen.command(hop["command"], indent=10)
     wrong, broken = _wrong(found), found["broken"]
     if wrong is not None:
-        screen.line((f"{wrong['message']}.", BAD))
+        screen.paragraph((f"{wrong['message']}.", BAD))
     elif broken is None:
-        screen.line((f"The way from {found['from']} to {found['to']} is whole.", GOOD))
+        screen.paragraph((f"The way from {found['from']} to {found['to']} is whole.", GOOD))
     else:
-        screen.line((f"{found['from']} must not reach {found['to']}, and does not.", GOOD))
+        screen.paragraph((f"{found['from']} must not reach {found['to']}, and does not.", GOOD))

@@ -18,11 +18,14 @@ from cli.text import clean, clean_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 __all__ = ["BAD", "FAINT", "GOOD", "STRONG", "Piece", "QuietScreen", "Screen", "plain"]
 
 Piece = str | tuple[str, str]
 """A text, or a text with its style, such as `("failed", BAD)`."""
+
+NOTES = ("", "Notes")  # headings of a column of notes
 
 
 #: What our own words use beyond ASCII, for a stream that takes no more.
@@ -87,6 +90,31 @@ class Screen:
         """One line; long ones are left to the terminal to wrap, so that they can be copied whole."""
         self._show([[(self._known(words), style) for words, style in map(_styled, pieces)]])
 
+    def paragraph(self, *pieces: Piece, indent: int = 0) -> None:
+        """One line that a terminal shows broken between words, what follows the first indented; elsewhere as `line`."""
+        known = [(self._known(words), style) for words, style in map(_styled, pieces)]
+        width = self.console.width if self.on_terminal else 0
+        if width <= 2 * indent or sum(tables.cells(words) for words, _ in known) <= width:
+            self._show([known])
+            return
+        from rich.text import Text
+
+        text = Text.assemble(*known)
+        first = text.wrap(self.console, width, overflow="fold")[0]
+        rest = text[len(first.plain) :]
+        rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
+        lines = [first, *rest.wrap(self.console, width - indent, overflow="fold")]
+        for place, line in enumerate(lines):
+            line.rstrip()
+            line.pad_left(indent if place else 0)
+            self._put(line)
+
+    def command(self, words: str, *, indent: int = 0) -> None:
+        r"""A command line to copy, faint; a terminal shows it broken between words with `\`, as a shell reads it."""
+        lines = tables.broken(words, self.console.width - indent - 2) if self.on_terminal else [words]
+        for number, line in enumerate(lines, 1):
+            self.line((" " * indent + line + (" \\" if number < len(lines) else ""), FAINT))
+
     def _show(self, lines: Sequence[Sequence[tuple[str, str]]]) -> None:
         """Lines of pieces that are known to be clean."""
         if not self.on_terminal:
@@ -96,9 +124,11 @@ class Screen:
         from rich.text import Text
 
         for line in lines:
-            text = Text.assemble(*line)
-            self.console.print(text, soft_wrap=True)
-            self.lines += max(1, -(-text.cell_len // max(self.console.width, 1)))
+            self._put(Text.assemble(*line))
+
+    def _put(self, text: Text) -> None:
+        self.console.print(text, soft_wrap=True)
+        self.lines += max(1, -(-text.cell_len // max(self.console.width, 1)))
 
     def _known(self, words: str) -> str:
         """A text made clean, in characters that the stream takes."""
@@ -117,7 +147,10 @@ class Screen:
             self.line(f"  {line}")
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
-        """A table as wide as its words, without a frame; in a file or a pipe no line is folded."""
+        """A table as wide as its words, without a frame; in a file or a pipe no line is folded.
+
+        Where only a last column of notes (headed `Notes`, or not at all) makes it too wide, each note is below its row.
+        """
         styled = [[(heading, STRONG) for heading in headings], *(list(map(_styled, row)) for row in rows)]
         known = [[self._known(words) for words, _ in row] for row in styled]
         laid = tables.laid_out(known, self._most())
@@ -125,7 +158,20 @@ class Screen:
             styles = [[style for _, style in row] for row in styled]
             self._show([list(zip(row, styles[place], strict=False)) for place, row in enumerate(laid)])
             return
-        self._fold(known, [[style for _, style in row] for row in styled])
+        if not self._put_notes_below(known, styled):
+            self._fold(known, [[style for _, style in row] for row in styled])
+
+    def _put_notes_below(self, known: Sequence[Sequence[str]], styled: Sequence[Sequence[tuple[str, str]]]) -> bool:
+        """Whether a table fits without its notes, and was shown so."""
+        laid = tables.laid_out([row[:-1] for row in known], self._most()) if known[0][-1] in NOTES else None
+        if laid is None:
+            return False
+        for place, (row, own) in enumerate(zip(laid, styled, strict=True)):
+            self._show([list(zip(row, [style for _, style in own], strict=False))])
+            note, style = own[-1]
+            if place and note:
+                self.paragraph((f"{' ' * tables.GAP}{note}", style), indent=tables.GAP)
+        return True
 
     def _most(self) -> int | None:
         """The columns that a table may take."""
@@ -171,6 +217,9 @@ class QuietScreen(Screen):
         return False
 
     def line(self, *pieces: Piece) -> None:
+        """Nothing."""
+
+    def paragraph(self, *pieces: Piece, indent: int = 0) -> None:
         """Nothing."""
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:

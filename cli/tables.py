@@ -5,6 +5,7 @@ rich lays out what does not fit. It takes a hundred times as long, which a list 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 GAP = 2  # columns between two columns
@@ -34,6 +35,24 @@ def laid_out(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]
             ends.pop()
         laid.append([*ends[:-1], ends[-1].rstrip()] if ends else [])
     return laid
+
+
+_WORD = re.compile(r"""(?:\\.|[^\s'"\\]|'[^']*'|"[^"]*")+""")
+
+
+def broken(words: str, width: int) -> list[str]:
+    """A command line in pieces of at most this width, as far as its words allow; what is quoted stays in one."""
+    if len(words) <= width + 2:  # which the last piece may take: nothing follows it
+        return [words]
+    found, lines = _WORD.findall(words), list[str]()
+    if " ".join(found) != words:
+        return [words]  # a quote without its other end
+    for word in found:
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def cells(text: str) -> int:

@@ -82,6 +82,8 @@ def test_what_is_not_limited_is_told_of_each_worker() -> None:
         def line(self, *pieces: Any) -> None:
             said.append("".join(piece if isinstance(piece, str) else piece[0] for piece in pieces))
 
+        paragraph = line
+
         def table(self, *rows: Any) -> None:
             pass
 

@@ -20,14 +20,14 @@ def cluster_status_menu(context: Context) -> None:
     show_cluster(context.screen, answer)
     error = context.save_error()
     if error and error != (answer.get("monitor") or {}).get("save_error"):
-        context.screen.line((f"This session cannot save the state: {error}", BAD))
+        context.screen.paragraph((f"This session cannot save the state: {error}", BAD))
 
 
 def show_cluster(screen: Screen, status: Mapping[str, Any]) -> None:
     """The worker list, and where state and log are kept."""
     workers = status.get("workers") or []
     if not workers:
-        screen.line("There are no workers. `./cloud worker add IP` enrols one, `./cloud lab up` makes three here.")
+        screen.paragraph("There are no workers. `./cloud worker add IP` enrols one, `./cloud lab up` makes three here.")
     else:
         headings = ("Worker", "State", "VMs", "Cores", "RAM GB", "Disk GB", "Guests run by", "Notes")
         screen.table(headings, [_row(worker) for worker in workers])
@@ -36,7 +36,7 @@ def show_cluster(screen: Screen, status: Mapping[str, Any]) -> None:
     _say_limits(screen, workers)
     _say_monitor(screen, status.get("monitor") or {})
     for warning in status.get("warnings", ()):
-        screen.line((str(warning), BAD))
+        screen.paragraph((str(warning), BAD))
     for key, label in (("state", "State"), ("log", "Log")):
         if status.get(key):
             screen.line((f"{label}: ", STRONG), str(status[key]))
@@ -51,7 +51,7 @@ def _say_account(screen: Screen, workers: Sequence[Mapping[str, Any]], login: st
             f"Guests run as {login}, our login account, on {where}; the setting qemu.user names another, and after "
             "`./cloud worker harden` each VM has a number of its own."
         )
-        screen.line((text, FAINT))
+        screen.paragraph((text, FAINT))
 
 
 def _say_limits(screen: Screen, workers: Sequence[Mapping[str, Any]]) -> None:
@@ -63,21 +63,24 @@ def _say_limits(screen: Screen, workers: Sequence[Mapping[str, Any]]) -> None:
             where.setdefault(text, []).append(str(worker["ip"]))
     for text, hosts in where.items():
         place = "Every worker" if len(hosts) == len(workers) and len(hosts) > 1 else listing(hosts)
-        screen.line((f"{place}: {text}.", FAINT))
+        screen.paragraph((f"{place}: {text}.", FAINT))
 
 
 def _say_monitor(screen: Screen, monitor: Mapping[str, Any]) -> None:
     """Who watches, when they looked last, what they saw, and whether the state can be saved."""
-    screen.line(("Monitor: ", STRONG), str(monitor.get("text") or "nobody watches the hosts (./cloud monitor does)"))
+    screen.paragraph(
+        ("Monitor: ", STRONG), str(monitor.get("text") or "nobody watches the hosts (./cloud monitor does)")
+    )
     if monitor.get("last_pass"):
         age, took = float(monitor["age_s"]), float(monitor["took_s"])
         words = f"last look {age:.0f} s ago, took {took:.2f} s"
         vms = monitor.get("vms") or {}
         seen = ", ".join(f"{number} {state}" for state, number in vms.items())
         line = f"  {words}{f'; VMs: {seen}' if seen else ''}"
-        screen.line((f"{line}; that is too old to go by", BAD) if monitor.get("is_stale") else line)
+        is_old = bool(monitor.get("is_stale"))
+        screen.paragraph((f"{line}; that is too old to go by", BAD) if is_old else line, indent=2)
     if monitor.get("save_error"):
-        screen.line((f"  The state cannot be saved: {monitor['save_error']}", BAD))
+        screen.paragraph((f"  The state cannot be saved: {monitor['save_error']}", BAD), indent=2)
 
 
 def _say_load(screen: Screen, workers: Sequence[Mapping[str, Any]]) -> None:
