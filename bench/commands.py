@@ -16,6 +16,8 @@ from pathlib import Path
 from bench import readme
 from bench.deployment.report import machine
 from bench.storage import made
+from cloudrepo.stores import files
+from cloudrepo.stores.inspection import rendered
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- commands: made by ./cloud bench commands --readme -->", "<!-- end of commands -->"
@@ -39,11 +41,16 @@ ROWS: tuple[tuple[str, int, float | None], ...] = (
     ("status --no-wait", SMALL, 0.3),
     ("__complete vm ", SMALL, 0.3),
     ("__complete deploy ", SMALL, 0.3),
+    ("deploy 1000 --dry-run", SMALL, 0.3),
+    ("user quota student --vms 7 --dry-run", SMALL, 0.3),
     ("status --no-wait", CLASS, 1.0),
     ("status --no-wait --json", CLASS, 1.0),
     ("slice list --json", CLASS, None),
+    ("user quota student --vms 7 --dry-run", CLASS, None),
     ("__complete console ", CLASS, None),
 )
+#: Exit statuses other than 0: a dry run of something; one whose hosts cannot be looked at, which it says at once.
+STATUSES = {"user quota student --vms 7 --dry-run": 2, "deploy 1000 --dry-run": 1}
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,21 @@ def measure(folder: Path, rounds: int) -> list[Measured]:
     for vms in (SMALL, CLASS):
         states[vms] = folder / str(vms) / "database.yaml"
         states[vms].parent.mkdir()
-        made.write(states[vms], vms)
+        _write(states[vms], vms)
     found = []
     for command, vms, target in ROWS:
         print(f"{command} with {vms} VMs …", file=sys.stderr, flush=True)
         figures = [_run(command, states[vms]) for _ in range(rounds + 1)][1:]
         found.append(Measured(command, vms, target, *zip(*figures, strict=True)))
     return found
+
+
+def _write(path: Path, vms: int) -> None:
+    """A state of that size, whose first slice is still a design: there is something to deploy."""
+    data = made.state(vms)
+    for record in (data["slices"]["1000"], *data["slices"]["1000"]["vms"]):
+        record["status"] = "design"
+    files.replace(path, rendered(data, 1), None)
 
 
 def _run(command: str, state: Path) -> tuple[float, float]:
@@ -94,7 +109,7 @@ def _run(command: str, state: Path) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.monotonic() - began
     process.stderr.close()
-    assert process.returncode == 0, (command, said.decode())
+    assert process.returncode == STATUSES.get(command, 0), (command, said.decode())
     return wall, used.ru_utime + used.ru_stime
 
 

@@ -11,7 +11,9 @@ from bench import commands
 
 def test_each_command_that_is_measured_does_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "CLASS", 20)
-    few = [(words, vms if vms == commands.SMALL else 20, target) for words, vms, target in commands.ROWS[1:3]]
+    dry = [row for row in commands.ROWS if "--dry-run" in row[0]]
+    assert {row[0] for row in dry} == set(commands.STATUSES)
+    few = [(words, vms if vms == commands.SMALL else 20, target) for words, vms, target in [*commands.ROWS[1:3], *dry]]
     monkeypatch.setattr(commands, "ROWS", few)
     found = commands.measure(tmp_path, 1)
     assert [one.command for one in found] == [words for words, _, _ in few]
