@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cli.text import listing
 from cloudrepo.permissions import RULES, Reach, Role
 
 if TYPE_CHECKING:
     from cli.screens.context import Context
 
 GAP = 3
+MOST_NAMED = 3  # entries that may be meant
 SHORT = ("28", "0")  # what stands in the short menu
 
 
@@ -77,16 +79,34 @@ def entries_for(role: Role) -> list[Entry]:
 
 
 def find(entries: Sequence[Entry], typed: str) -> Entry | None:
-    """The entry that is meant by its number, its words, or a beginning that no other has."""
-    words = " ".join(typed.casefold().split())
-    if words in ("?", "h"):
-        words = "help"
-    if words in ("q", "quit"):
-        words = "exit"
-    exact = [one for one in entries if words in (one.number, one.words.casefold())]
-    begun = [one for one in entries if words and one.words.casefold().startswith(words)]
-    found = exact or begun
+    """The entry that is meant by its number, its words, or a beginning of them or of a word that no other has."""
+    found = _meant(entries, typed)
     return found[0] if len(found) == 1 else None
+
+
+def why_none(entries: Sequence[Entry], typed: str) -> str:
+    """Why no entry is meant; an empty text where one is."""
+    found = _meant(entries, typed)
+    if not found:
+        return f"There is no {typed} in the menu."
+    if len(found) == 1:
+        return ""
+    named = [f"{one.number}. {one.words}" for one in found[:MOST_NAMED]]
+    if len(found) > MOST_NAMED:
+        return f"{typed} may be {', '.join(named)} or {len(found) - MOST_NAMED} more."
+    return f"{typed} may be {listing(named, 'or')}."
+
+
+def _meant(entries: Sequence[Entry], typed: str) -> list[Entry]:
+    """All that may be meant."""
+    words = " ".join(typed.casefold().split())
+    words = {"?": "help", "h": "help", "q": "exit", "quit": "exit"}.get(words, words)
+    if not words:
+        return []
+    exact = [one for one in entries if words in (one.number, one.words.casefold())]
+    begun = [one for one in entries if one.words.casefold().startswith(words)]
+    within = [one for one in entries if any(word.startswith(words) for word in one.words.casefold().split())]
+    return exact or begun or within
 
 
 def columns(entries: Sequence[Entry], width: int) -> list[str]:

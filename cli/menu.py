@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cli.ask import Ask, Back, Leave, LeftRunning
@@ -196,23 +197,18 @@ class CLI:
         keyboard.status = lambda: status.text(self.screen.console.width)
 
     def _loop(self, context: Context) -> None:
-        from cli.entries import entries_for, find, load
+        from cli.entries import entries_for, find, load, why_none
         from cli.screens.work import may_leave, tell_of_ended
 
         entries = entries_for(context.role)
         options = [(entry.number, entry.words) for entry in entries]
-        unknown = "There is no {} in the menu."
-
-        def hint(typed: str) -> str:
-            return "" if find(entries, typed) else unknown.format(typed)
-
         before: int | None = None  # lines taken when an entry was chosen; None = all entries are to be shown
         while True:
             tell_of_ended(context)
             self._show(context, used=0 if before is None else self._lines - before)
             before = None
             try:
-                typed = self.ask.text("Choose", options=options, hint=hint, may_be_empty=True)
+                typed = self.ask.text("Choose", options=options, hint=partial(why_none, entries), may_be_empty=True)
                 if not typed:
                     continue
                 entry = find(entries, typed)
@@ -231,7 +227,7 @@ class CLI:
                 self.screen.line("Goodbye.")
                 return
             if entry is None:
-                self.screen.line(unknown.format(typed))
+                self.screen.line(why_none(entries, typed))
                 continue
             before = self._lines
             self._attempt(load(entry.target), context)

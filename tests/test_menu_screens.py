@@ -204,7 +204,7 @@ def test_names_beginnings_arrows_completion_and_history(folder: Path) -> None:
         terminal.answer("Slice name:", "first")
         terminal.shows("Slice created! ID: 1000")
         terminal.choose("cre")  # two begin so
-        terminal.shows("There is no cre in the menu.")
+        terminal.shows("cre may be 2. Create Slice or 4. Create Link between VMs.")
         terminal.asks(CHOOSE)
         terminal.send(UP)
         terminal.shows("Choose: cre")

@@ -144,7 +144,7 @@ def test_a_newcomers_first_lab(tmp_path: Path) -> None:
     with pane(tmp_path, term="tmux-256color") as seen:
         seen.log_in("ann")
         seen.shows("9 makes a whole lab, 28 explains the keys.")
-        seen.choose("9")
+        seen.choose("lab")
         for prompt, words in (("Shape:", "star"), ("Machines (", "5"), ("Flavor:", ""), ("Who reaches", "vm4")):
             seen.answer(prompt, words)
         seen.asks("Make these 5 cirros machines and 4 links (Y/n):")
@@ -155,7 +155,7 @@ def test_a_newcomers_first_lab(tmp_path: Path) -> None:
         seen.choose("draw")
         seen.answer("Slice ID [1000]:", "")
         seen.shows("link 4  vm1 eth4 ── vm5 eth1")
-        for entry, done in (("6", "Slice deployed successfully"), ("stop sl", "Slice stopped")):
+        for entry, done in (("6", "Slice deployed successfully"), ("stop sl", "11 starts it again")):
             seen.choose(entry)
             seen.answer("Slice ID [1000]:", "")
             seen.shows(done)

@@ -12,7 +12,7 @@ def console_menu(context: Context) -> None:
 
     vms = [vm for record in context.slices() for vm in record["vms"] if vm.get("status") == "running"]
     if not vms:
-        context.screen.line("None of your VMs is running. 6 deploys a slice.")
+        context.screen.line("None of your VMs is running. 6 deploys a slice, 11 starts one that was stopped.")
         return
     vm = context.ask_vm(vms)
     kinds = ("text", "screen")

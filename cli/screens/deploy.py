@@ -21,4 +21,5 @@ def start_slice_menu(context: Context) -> None:
 
 def stop_slice_menu(context: Context) -> None:
     """Menu entry 12; disks stay."""
-    run_operation(context, "stop", context.ask_slice(RUNNING))
+    if run_operation(context, "stop", context.ask_slice(RUNNING)):
+        context.screen.line(("11 starts it again with its disks as they are, 7 deletes it.", FAINT))
