@@ -41,7 +41,8 @@ def apply(
     as_json: Json = False,
 ) -> int:
     """Do what a plan says, as whom it was made for, or nothing: it is refused when records or hosts moved since."""
+    job = Job(context, "apply", user, as_json)
     saved = load(Path(file))
-    job = Job(context, "apply", user or str(saved.get("user") or ""), as_json)
+    job.user = user or str(saved.get("user") or "")
     words = str(saved["slice_id"])
     return job.rehearse(words, plan=saved) if dry_run else job.run(words, plan=saved)

@@ -149,7 +149,8 @@ class Screen:
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[Piece]]) -> None:
         """A table as wide as its words, without a frame; in a file or a pipe no line is folded.
 
-        Where only a last column of notes (headed `Notes`, or not at all) makes it too wide, each note is below its row.
+        Where only a last column of notes (headed `Notes`, or the only one without a heading) makes it too wide, each
+        note is below its row.
         """
         styled = [[(heading, STRONG) for heading in headings], *(list(map(_styled, row)) for row in rows)]
         known = [[self._known(words) for words, _ in row] for row in styled]
@@ -163,7 +164,8 @@ class Screen:
 
     def _put_notes_below(self, known: Sequence[Sequence[str]], styled: Sequence[Sequence[tuple[str, str]]]) -> bool:
         """Whether a table fits without its notes, and was shown so."""
-        laid = tables.laid_out([row[:-1] for row in known], self._most()) if known[0][-1] in NOTES else None
+        has_notes = any(known[0]) and known[0][-1] in NOTES
+        laid = tables.laid_out([row[:-1] for row in known], self._most()) if has_notes else None
         if laid is None:
             return False
         for place, (row, own) in enumerate(zip(laid, styled, strict=True)):

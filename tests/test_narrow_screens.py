@@ -132,3 +132,10 @@ def test_what_goes_into_a_file_is_one_line_each() -> None:
         "the port carries no VLAN 107, so nothing of it leaves this host; what sets trunks is not this installation.\n"
         in told.getvalue()
     )
+
+
+def test_a_table_without_headings_has_no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second column is what the first one means, and stays beside it."""
+    rows = [("Enter", "takes the line; an empty one means what is in brackets, or shown faintly; at the menu, all")]
+    lines = on_terminal(monkeypatch, lambda screen: screen.table(("", ""), rows))
+    assert any(line.startswith("Enter  takes the line") for line in lines)
