@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -22,12 +23,14 @@ from cloudrepo.stores.inspection import rendered
 CHECKOUT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- commands: made by ./cloud bench commands --readme -->", "<!-- end of commands -->"
 SMALL, CLASS = 10, 1000  # VMs
+ON_TERMINAL = " (terminal)"  # of 80 columns, where there are colours; all others write to a pipe
 #: Command, VMs in the state, target in seconds. Nobody is asked: there are no hosts.
 ROWS: tuple[tuple[str, int, float | None], ...] = (
     ("--version", SMALL, 0.3),
     ("--help", SMALL, 0.3),
     ("deploy --help", SMALL, 0.3),
     ("slice list", SMALL, 0.3),
+    (f"slice list{ON_TERMINAL}", SMALL, 0.3),
     ("slice list --json", SMALL, 0.3),
     ("vm list", SMALL, 0.3),
     ("vm show 1001", SMALL, 0.3),
@@ -39,11 +42,13 @@ ROWS: tuple[tuple[str, int, float | None], ...] = (
     ("state check", SMALL, 0.3),
     ("topology validate examples/two-hosts.cloud.yml", SMALL, 0.3),
     ("status --no-wait", SMALL, 0.3),
+    (f"status --no-wait{ON_TERMINAL}", SMALL, 0.3),
     ("__complete vm ", SMALL, 0.3),
     ("__complete deploy ", SMALL, 0.3),
     ("deploy 1000 --dry-run", SMALL, 0.3),
     ("user quota student --vms 7 --dry-run", SMALL, 0.3),
     ("status --no-wait", CLASS, 1.0),
+    (f"status --no-wait{ON_TERMINAL}", CLASS, 1.0),
     ("status --no-wait --json", CLASS, 1.0),
     ("slice list --json", CLASS, None),
     ("user quota student --vms 7 --dry-run", CLASS, None),
@@ -96,21 +101,32 @@ def _write(path: Path, vms: int) -> None:
 
 
 def _run(command: str, state: Path) -> tuple[float, float]:
-    words = (str(CHECKOUT / "cloud"), *command.split(" "))
+    words = (str(CHECKOUT / "cloud"), *command.removesuffix(ON_TERMINAL).split(" "))
     kept = ("CLOUDREPO_VENV", "CLOUDREPO_PYTHON")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDREPO_") or name in kept}
     clean.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles everything anew
     environment = clean | {"CLOUDREPO_STATE": str(state), "CLOUDREPO_LAB_ONLY": "1"}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "80"} if command.endswith(ON_TERMINAL) else {}
+    ours, its = os.openpty() if command.endswith(ON_TERMINAL) else os.pipe()
     began = time.monotonic()
-    process = subprocess.Popen(words, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read()
+    process = subprocess.Popen(words, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stdout=its, stderr=its)
+    os.close(its)
+    said = _all_of(ours)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.monotonic() - began
-    process.stderr.close()
     assert process.returncode == STATUSES.get(command, 0), (command, said.decode())
     return wall, used.ru_utime + used.ru_stime
+
+
+def _all_of(descriptor: int) -> bytes:
+    """What comes until its other side is closed, which a terminal tells by an error; then it is closed too."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(descriptor, 1 << 16):
+            said += part
+    os.close(descriptor)
+    return said
 
 
 def table(rows: Sequence[Measured]) -> str:

@@ -13,7 +13,8 @@ def test_each_command_that_is_measured_does_something(tmp_path: Path, monkeypatc
     monkeypatch.setattr(commands, "CLASS", 20)
     dry = [row for row in commands.ROWS if "--dry-run" in row[0]]
     assert {row[0] for row in dry} == set(commands.STATUSES)
-    few = [(words, vms if vms == commands.SMALL else 20, target) for words, vms, target in [*commands.ROWS[1:3], *dry]]
+    few = [(words, vms if vms == commands.SMALL else 20, target) for words, vms, target in [*commands.ROWS[1:5], *dry]]
+    assert any(words.endswith(commands.ON_TERMINAL) for words, _, _ in few)
     monkeypatch.setattr(commands, "ROWS", few)
     found = commands.measure(tmp_path, 1)
     assert [one.command for one in found] == [words for words, _, _ in few]
