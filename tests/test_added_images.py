@@ -309,6 +309,10 @@ def test_an_image_goes_and_its_copies_on_workers_go_with_it(room: Room) -> None:
     forget(room, room.vm())
     forget(room, room.vm(name="db"))  # on the next worker
     assert len(room.copies(HOSTS[1])) == 2
+    plan = room.ok("rehearse", None, "remove_image", {"image": "focal"})
+    going = [{"verb": "remove", "kind": "image", "name": "focal.qcow2"}]
+    assert [(one["host"], one["actions"]) for one in plan["hosts"]] == [(ip, going) for ip in HOSTS[:2]]
+    assert (plan["notes"], plan["differences"], len(room.copies())) == ([], 3, 2)
     answer = room.ok("remove_image", None, "focal")
     assert answer == {"name": "focal", "removed_from": [*HOSTS[:2]], "left": {}}
     assert room.copies() == room.copies(HOSTS[1]) == []
@@ -329,6 +333,8 @@ def test_a_copy_that_another_installations_disk_is_on_stays(room: Room) -> None:
     directory.mkdir(parents=True)
     mark = {"mark": "cloudrepo/ffffffff/1000/7/disk", "disk": "/x_img.qcow2", "base": {"path_on_host": str(path)}}
     (directory / "mark.json").write_text(json.dumps(mark))
+    plan = room.ok("rehearse", None, "remove_image", {"image": "focal"})
+    assert plan["hosts"] == [] and "VM 7 of the installation ffffffff is on it" in plan["notes"][0]
     answer = room.ok("remove_image", None, "focal")
     assert answer["removed_from"] == [] and "VM 7 of the installation ffffffff is on it" in answer["left"][IP]
     assert path.exists()
@@ -338,14 +344,21 @@ def remove(room: Room, image: dict[str, Any], installation: str = "") -> str:
     return room.bases(installation).remove(IP, "~/vm_images", image["sha256"], "focal.qcow2")
 
 
+def stays(room: Room, image: dict[str, Any], installation: str = "") -> str:
+    """Why a copy stays; a look says the same."""
+    why = room.bases(installation).why_stays(IP, "~/vm_images", image["sha256"], "focal.qcow2")
+    assert remove(room, image, installation) == why
+    return why
+
+
 def test_a_copy_that_another_installation_brought_stays(room: Room) -> None:
     image = room.add()
     forget(room, room.vm())
-    assert f"the installation {room.api.db.installation} brought it" in remove(room, image, "ffffffff")
+    assert f"the installation {room.api.db.installation} brought it" in stays(room, image, "ffffffff")
     record = next((room.root / IP / "vm_images" / "base").glob("*.json"))
     for text in ("{", json.dumps({**json.loads(record.read_text()), "installation": ""})):
         record.write_text(text)
-        assert "nobody known here brought it" in remove(room, image)
+        assert "nobody known here brought it" in stays(room, image)
     assert len(room.copies()) == 2
 
 
@@ -355,7 +368,7 @@ def test_a_mark_that_cannot_be_read_keeps_the_copy(room: Room) -> None:
     directory = room.root / IP / "vm_images" / ".cloudrepo-ffffffff" / "manual-x"
     directory.mkdir(parents=True)
     (directory / "mark.json").write_text("{")
-    assert "a mark that cannot be read" in remove(room, image)
+    assert "a mark that cannot be read" in stays(room, image)
     assert len(room.copies()) == 2
 
 
