@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from cli.documents import NotDone
 from cli.screen import Screen
 from cli.workers import trust_worker
 from cloudrepo.known_hosts import KnownHosts, fingerprint
+from test_cli_schemas import validator
 
 WORKER = "10.0.10.1"
 OLD, NEW = b"old key", b"new key"
@@ -33,7 +35,7 @@ def pins(tmp_path: Path) -> KnownHosts:
     return KnownHosts(tmp_path / "known_hosts")
 
 
-def trust(pins: KnownHosts, shown: bytes, answer: str = "", *, assume_yes: bool = False) -> bool:
+def trust(pins: KnownHosts, shown: bytes, answer: str = "", *, assume_yes: bool = False, dry_run: bool = False) -> bool:
     """The command for a host that is no worker yet and shows this key at every look but the first another one."""
     keys = iter([shown])
     transport = SimpleNamespace(shown_key=lambda ip: ("ssh-ed25519", next(keys, b"of somebody between")))
@@ -45,7 +47,11 @@ def trust(pins: KnownHosts, shown: bytes, answer: str = "", *, assume_yes: bool 
     )
     ask = Ask(Keyboard(answer))
     try:
-        return trust_worker(installation, WORKER, Screen(), ask, assume_yes=assume_yes, as_json=False) == 0
+        status = trust_worker(
+            installation, WORKER, Screen(), ask, assume_yes=assume_yes, dry_run=dry_run, as_json=dry_run
+        )
+        assert status in ((0, 2) if dry_run else (0, 1))
+        return status == 0
     except NotDone as refused:
         assert refused.answer.code == "unanswered"
         return False
@@ -71,6 +77,20 @@ def test_the_key_that_is_pinned_needs_no_yes(pins: KnownHosts, capsys: pytest.Ca
     pins.replace(WORKER, 22, "ssh-ed25519", OLD)
     assert trust(pins, OLD)
     assert "shows the key that is pinned; nothing was changed" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_both_keys_and_pins_none(pins: KnownHosts, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with `--yes`; where the key is pinned already there is nothing to do."""
+    pins.replace(WORKER, 22, "ssh-ed25519", OLD)
+    before = pins.path.read_bytes()
+    assert not trust(pins, NEW, dry_run=True, assume_yes=True)
+    text = capsys.readouterr().out
+    found = json.loads(text[text.index("{\n") :])
+    validator("worker trust").validate(found)
+    assert (found["dry_run"], found["changed"], found["shown"]["fingerprint"]) == (True, True, fingerprint(NEW))
+    assert found["pinned_before"][0]["fingerprint"] == fingerprint(OLD)
+    assert "It would be pinned" in text and pins.path.read_bytes() == before
+    assert trust(pins, OLD, dry_run=True)
 
 
 def test_other_hosts_keep_their_pins_and_other_types_of_this_one_go(pins: KnownHosts) -> None:
