@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import guest_image, host_files, mount_point, router_image, state, switch
+from lab import guest_image, host_files, image_cache, mount_point, router_image, state, switch
 from lab.environment import host_environment, orchestrator_environment
 from lab.errors import LabError
 from lab.host import SCRIPTS, boot_host
@@ -110,7 +110,7 @@ class Lab:
         state.write_missing(self.folder, options, say)
         self.folder.images.mkdir(parents=True, exist_ok=True)
         for name, source in images.items():
-            guest_image.place_copy(source, self.folder.images / name)
+            image_cache.place_copy(source, self.folder.images / name)
         self.folder.run.mkdir()
 
     def _bring_up(self, options: Options, parent: int | None) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import guest_image
+from lab import image_cache
 from lab.boot_disk import KERNEL_WORDS, write_disk
 from lab.debs import kernel_packages, unpack
 from lab.errors import LabError
@@ -51,19 +51,20 @@ def ensure(cache: Path, *, say: Callable[[str], None] = lambda _text: None) -> P
     """
     place = cache / f"router-{_key()}"
     image = place / "router.qcow2"
-    if not image.exists():
-        with guest_image.one_builder(cache):
-            if not image.exists():
-                say("Building the router image (once, a minute or two)...")
-                _build(place, image)
-                guest_image.forget_old(cache, "router-*")
+    image_cache.ensure(
+        place,
+        image,
+        lock="lock",
+        announce=lambda: say("Building the router image (once, a minute or two)..."),
+        build=lambda: _build(place, image),
+    )
     return image
 
 
 def _key() -> str:
     files = [_HERE / name for name in _SOURCES]
     files += sorted(path for path in (_HERE / "router").rglob("*") if path.is_file())
-    return guest_image.digest_of([*files, *_shared()])
+    return image_cache.digest_of([*files, *_shared()])
 
 
 def _shared() -> list[Path]:

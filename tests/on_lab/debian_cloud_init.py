@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import debs, guest_image
+from lab import debs, image_cache
 
 PACKAGES = (
     *("cloud-init", "python3-attr", "python3-certifi", "python3-chardet", "python3-configobj", "python3-idna"),
@@ -26,10 +26,10 @@ class CloudInit:
     """
 
     def __init__(self, cache: Path) -> None:
-        recipe = guest_image.digest_of([Path(__file__), Path(debs.__file__)])
+        recipe = image_cache.digest_of([Path(__file__), Path(debs.__file__)])
         place = cache / f"cloud-init-{recipe}"
         self.tree = place / "tree"
-        with guest_image.one_builder(cache, "cloud-init.lock"):
+        with image_cache.one_builder(cache, "cloud-init.lock"):
             if not self.tree.exists():
                 place.mkdir(exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=place, prefix="work-") as work:

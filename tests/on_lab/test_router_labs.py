@@ -12,7 +12,7 @@ import pytest
 
 from lab import router_image
 from lab.cluster import Lab
-from lab.guest_image import place_copy
+from lab.image_cache import place_copy
 from lab.layout import ROUTER_IMAGE_NAME
 from on_lab.cluster import Cluster
 from on_lab.example_labs import ROUTER, LabOf, lab_of
