@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import statistics
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import readme
+from bench import program, readme
 from bench.deployment.report import machine
 from bench.storage import made
 from cloudrepo.stores import files
@@ -148,10 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; a target that is missed is said, not an error.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench commands", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="runs of each; default: 15")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
-    options = parser.parse_args(argv)
+    options = program.parser("commands", __doc__, rounds=(15, "runs of each")).parse_args(argv)
     load = os.getloadavg()[1]
     with tempfile.TemporaryDirectory(prefix="cloud-bench-") as folder:
         text = table(measure(Path(folder), options.rounds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import program
 from bench.deployment import report
 from bench.deployment.field import Field
 from bench.deployment.rounds import INSTALLATIONS, Rounds
@@ -21,13 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; a target that is missed is said, not an error.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench deploy", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
+    parser = program.parser("deploy", __doc__, rounds=(9, "samples of each way"))
     parser.add_argument("--skip-documented", action="store_true", help="leave the slow documented sequence out")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
     options = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("The lab needs root: sudo ./cloud bench deploy", file=sys.stderr)
+    if not program.has_root("deploy"):
         return 1
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left then either
     load = os.getloadavg()[1]

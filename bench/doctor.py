@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bench import readme
+from bench import program, readme
 from bench.deployment.report import machine
 from bench.verify import CHECKOUT, HOSTS, IMAGE, Say
 from lab.cluster import Lab
@@ -83,15 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench doctor", description=__doc__)
-    parser.add_argument("--passes", type=int, default=3, help="looks of each kind; default: 3")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
-    options = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("The lab needs root.", file=sys.stderr)
+    options = program.parser("doctor", __doc__, passes=(3, "looks of each kind")).parse_args(argv)
+    if not program.has_root("doctor"):
         return 1
     load = os.getloadavg()[1]
-    results = measure(options.passes, lambda text: print(text, file=sys.stderr, flush=True))
+    results = measure(options.passes, program.say)
     print(table(results))
     if options.readme:
         readme.put(BEGIN, END, f"{machine(load)}\n\n{table(results)}")

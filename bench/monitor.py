@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bench import readme
+from bench import program, readme
 from bench.deployment.report import machine
 from lab.cluster import Lab
 from lab.layout import Options
@@ -99,12 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench monitor", description=__doc__)
-    parser.add_argument("--passes", type=int, default=40, help="looks at the lab; default: 40")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
-    options = parser.parse_args(argv)
+    options = program.parser("monitor", __doc__, passes=(40, "looks at the lab")).parse_args(argv)
     load = os.getloadavg()[1]
-    results = measure(options.passes, lambda text: print(text, file=sys.stderr, flush=True))
+    results = measure(options.passes, program.say)
     if results["lab"] is None:
         print("The lab needs root; measured without it.", file=sys.stderr)
     print(table(results))

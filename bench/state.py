@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import monitor
+from bench import monitor, program
 from bench.storage import made, report
 
 SIZES = (100, 1000, 10_000)
@@ -26,13 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; a target that is missed is said, not an error.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench state", description=__doc__)
-    parser.add_argument("--commits", type=int, default=1000, help="default: 1000")
-    parser.add_argument("--folds", type=int, default=15, help="default: 15")
-    parser.add_argument("--loads", type=int, default=5, help="default: 5")
+    parser = program.parser(
+        "state",
+        __doc__,
+        commits=(1000, "changes that are timed"),
+        folds=(15, "folds that are timed"),
+        loads=(5, "starts that are timed"),
+        looks=(40, "of the monitor at the lab, 0 = none"),
+    )
     parser.add_argument("--folder", type=Path, help="where the files are made, on the disk that is meant")
-    parser.add_argument("--looks", type=int, default=40, help="of the monitor at the lab; 0 = none; default: 40")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
     options = parser.parse_args(argv)
     load = os.getloadavg()[1]
     with tempfile.TemporaryDirectory(prefix="cloud-bench-", dir=options.folder) as folder:

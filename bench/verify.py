@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from bench import readme
+from bench import program, readme
 from bench.deployment.report import machine
 from lab.cluster import Lab
 from lab.guestless import guestless
@@ -105,19 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 when there was a false alarm.
     """
-    parser = argparse.ArgumentParser(prog="./cloud bench verify", description=__doc__)
-    parser.add_argument("--passes", type=int, default=5, help="runs of each size; default: 5")
-    parser.add_argument("--slices", type=int, default=200, help="random slices without guests; default: 200")
-    parser.add_argument("--guests", type=int, default=10, help="random slices with guests; default: 10")
-    parser.add_argument("--seed", type=int, default=1, help="of chance; default: 1")
-    parser.add_argument("--readme", action="store_true", help="write the results into bench/README.md")
-    options = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("The lab needs root.", file=sys.stderr)
+    options = program.parser(
+        "verify",
+        __doc__,
+        passes=(5, "runs of each size"),
+        slices=(200, "random slices without guests"),
+        guests=(10, "random slices with guests"),
+        seed=(1, "of chance"),
+    ).parse_args(argv)
+    if not program.has_root("verify"):
         return 1
     load = os.getloadavg()[1]
-    say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    results = measure(options.passes, options.slices, options.guests, options.seed, say)
+    results = measure(options.passes, options.slices, options.guests, options.seed, program.say)
     print(table(results))
     if options.readme:
         write_readme(results, load)
