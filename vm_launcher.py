@@ -7,7 +7,7 @@ it starts or stops one VM at once, and what it makes is marked `manual`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,17 +58,45 @@ def vm_resources(
     vm_id = validation.identifier(vm["vm_id"], "the VM's id")
     user = host.user_of(vm_id)
     nics: list[Nic] = []
-    resources: list[Resource] = []
+    plugged: list[Tap | Port] = []
     for interface in vm["interfaces"]:
-        name, vlan = validation.interface_name(interface["name"]), interface.get("vlan_id")
-        mac = validation.mac_address(interface["mac"])
-        device, mark = tap_name(vm_id, name), Mark(host.installation, scope, vm_id, name)
-        nics.append(Nic(interface=name, device=device, mac=mac, has_carrier=vlan is not None))
-        resources.append(Tap(device=device, user=user, mark=mark))
-        if vlan is not None:
-            port = Port(device=device, tag=int(vlan), mark=mark)
-            resources.append(replace(port, vlan_mode=Port.TUNNEL, outer=Port.OUTER) if vlan in tunnels else port)
-    spec = MachineSpec(
+        nic = _nic(vm_id, interface)
+        nics.append(nic)
+        mark = Mark(host.installation, scope, vm_id, nic.interface)
+        plugged += _socket(Tap(device=nic.device, user=user, mark=mark), interface.get("vlan_id"), tunnels)
+    spec = _spec(vm, vm_id, nics, host, settings, disk=disk, accelerator=accelerator, datapath=facts.datapath)
+    made = machine(scope, vm, host.installation, spec)
+    return [*plugged, _limited(made, spec, host, facts) if settings.qemu.limits else made]
+
+
+def _nic(vm_id: int, interface: Mapping[str, Any]) -> Nic:
+    """A NIC as the machine has it; without a VLAN its cable is out."""
+    name, mac = validation.interface_name(interface["name"]), validation.mac_address(interface["mac"])
+    has_carrier = interface.get("vlan_id") is not None
+    return Nic(interface=name, device=tap_name(vm_id, name), mac=mac, has_carrier=has_carrier)
+
+
+def _socket(tap: Tap, vlan: int | None, tunnels: Collection[int]) -> Iterator[Tap | Port]:
+    """What a NIC is plugged into on its worker: a TAP, and its port of the bridge."""
+    yield tap
+    if vlan is not None:
+        port = Port(device=tap.device, tag=int(vlan), mark=tap.mark)
+        yield replace(port, vlan_mode=Port.TUNNEL, outer=Port.OUTER) if vlan in tunnels else port
+
+
+def _spec(
+    vm: Mapping[str, Any],
+    vm_id: int,
+    nics: Sequence[Nic],
+    host: Host,
+    settings: Settings,
+    *,
+    disk: str,
+    accelerator: str,
+    datapath: str,
+) -> MachineSpec:
+    """What its QEMU is started with."""
+    return MachineSpec(
         vm_name=validation.vm_name(vm["name"]),
         cores=int(vm["cores"]),
         ram_mib=round(float(vm["ram_gb"]) * 1024),
@@ -77,24 +105,27 @@ def vm_resources(
         vnc_port=int(vm["vnc_port"]),
         nics=tuple(nics),
         accelerator=accelerator,
-        vnet_hdr=facts.datapath != "netdev",
-        user=user,
+        vnet_hdr=datapath != "netdev",
+        user=host.user_of(vm_id),
         detach=settings.qemu.detach,
         vnc_password=screen_password.of(vm),
         seed=first_boot.of(vm, machine_uuid(host.installation, vm_id)),
     )
-    made = machine(scope, vm, host.installation, spec)
-    if settings.qemu.limits and facts.controllers is not None:
-        held = limits.wanted(
-            host.installation,
-            vm_id,
-            cores=spec.cores,
-            ram_mib=spec.ram_mib,
-            accelerator=accelerator,
-            controllers=facts.controllers,
-        )
-        made = replace(made, limits=held)
-    return [*resources, made]
+
+
+def _limited(made: Machine, spec: MachineSpec, host: Host, facts: HostFacts) -> Machine:
+    """The machine within its limits, on a host that has them."""
+    if facts.controllers is None:
+        return made
+    held = limits.wanted(
+        host.installation,
+        made.vm_id,
+        cores=spec.cores,
+        ram_mib=spec.ram_mib,
+        accelerator=spec.accelerator,
+        controllers=facts.controllers,
+    )
+    return replace(made, limits=held)
 
 
 def machine(scope: str, vm: Mapping[str, Any], installation: str, spec: MachineSpec | None) -> Machine:
