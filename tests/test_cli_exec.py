@@ -14,6 +14,7 @@ import pytest
 
 from cloudrepo.errors import HostError
 from crashing import SLICE, Installation
+from guest_programs import PROGRAMS
 from test_cli_recovery import installation, run
 
 __all__ = ["installation"]  # the fixture
@@ -107,17 +108,7 @@ def guest(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Guest:
     return made
 
 
-@pytest.mark.parametrize(
-    ("command", "status", "out", "err"),
-    [
-        (("true",), 0, "", ""),
-        (("false",), 1, "", ""),
-        (("sh", "-c", "echo out; echo err >&2; exit 127"), 127, "out\n", "err\n"),
-        (("sh", "-c", "exit 130"), 130, "", ""),
-        (("sh", "-c", "kill -INT $$"), 130, "", ""),
-        (("echo", "$HOME; rm", "--json", "--help"), 0, "$HOME; rm --json --help\n", ""),
-    ],
-)
+@pytest.mark.parametrize(("command", "status", "out", "err"), PROGRAMS)
 def test_the_status_and_the_output_are_the_programs_own(
     guest: Guest, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], status: int, out: str, err: str
 ) -> None:

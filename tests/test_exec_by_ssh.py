@@ -18,6 +18,7 @@ import pytest
 from cloudrepo.errors import HostError, HostUnreachable
 from cloudrepo.transports.ssh import SshStream
 from crashing import SLICE, Installation
+from guest_programs import PROGRAMS
 from private_sshd import PrivateSshd, make_key, private_sshd
 from test_cli_exec import Guest
 from test_cli_recovery import installation, run
@@ -94,17 +95,7 @@ def node(installation: Installation, agent: Guest, sshd: PrivateSshd, monkeypatc
     return made
 
 
-@pytest.mark.parametrize(
-    ("command", "status", "out", "err"),
-    [
-        (("true",), 0, "", ""),
-        (("false",), 1, "", ""),
-        (("sh", "-c", "echo out; echo err >&2; exit 127"), 127, "out\n", "err\n"),
-        (("sh", "-c", "exit 130"), 130, "", ""),
-        (("sh", "-c", "kill -INT $$"), 130, "", ""),
-        (("echo", "$HOME; rm", "it's", "--json", "--help"), 0, "$HOME; rm it's --json --help\n", ""),
-    ],
-)
+@pytest.mark.parametrize(("command", "status", "out", "err"), PROGRAMS)
 def test_the_status_and_the_output_are_the_programs_own(
     installation: Installation, node: Node, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], status: int,
     out: str, err: str,

@@ -6,7 +6,6 @@ It is killed half-way twice before: in the part that makes a worker, and in the 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,25 +16,18 @@ from cloudrepo.host.hardening import HELPER
 from cloudrepo.host.programs import helper_text
 from control import hardening
 from lab.guestless import FIRST_IN_PATH
-from lab.namespaces import CHECKOUT
-from on_lab.cluster import HOSTS, Cluster
+from on_lab.bare_host import BARE, bare, cloud
+from on_lab.cluster import Cluster
 from on_lab.hardened import HOME, IMAGES, bounds_file
 
 pytestmark = pytest.mark.lab
-BARE = HOSTS[1]
 RULE = "/etc/sudoers.d/zz-cloudrepo-ubuntu"
 
 STRIP = f"""
-ovs-vsctl --timeout=20 del-br br-int
-ip link set dev eth1 down
-mv /etc/sudoers.d/ubuntu /root/rule
 mkdir /root/images
 test ! -e {HOME} || mv {HOME} /root/images
 """
-#: What is left of the test, and the lab as it was.
 RESTORE = f"""
-mv /root/rule /etc/sudoers.d/ubuntu
-userdel cloudvm
 rm -rf {HOME}
 test ! -e /root/images/cloudrepo || mv /root/images/cloudrepo {HOME}
 rmdir /root/images
@@ -46,25 +38,14 @@ ADD = ("worker", "add", BARE, "--bootstrap", "--admin", "admin", "--uplink", "et
 @pytest.fixture(scope="module")
 def cluster(module_clusters: Callable[..., Cluster]) -> Iterator[Cluster]:
     made = module_clusters(accel="tcg", qemu={"user": "cloudvm"})
-    with made.api.db.transaction() as data:
-        data["workers_list"].remove(BARE)
-        data["workers"].pop(BARE, None)
-    undo = hardening.script(made.api.context, BARE, undo=True)
-    made.host(BARE, "/usr/bin/python3", "-I", "-", input=undo)
-    made.host(BARE, "sh", "-ec", STRIP)
-    made.api.executor.drop(BARE)
-    try:
+    with bare(made, STRIP, RESTORE, undo=hardening.script(made.api.context, BARE, undo=True)):
         yield made
-    finally:
-        made.host(BARE, "sh", "-c", RESTORE)
 
 
 def add(cluster: Cluster) -> tuple[int, dict[str, Any]]:
     """The command with `--json`: its status and its document."""
-    words = (sys.executable, str(CHECKOUT / "main.py"), *ADD, "--json")
-    done = cluster.lab.exec(list(words), env={"CLOUDREPO_STATE": str(cluster.state)}, timeout=200)
-    assert done.stdout.startswith("{"), done.stderr
-    return done.returncode, json.loads(done.stdout)
+    status, document, _said = cloud(cluster, *ADD)
+    return status, document
 
 
 @contextmanager

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from lab.cluster import Lab
-from lab.namespaces import CHECKOUT
-from on_lab.cluster import HOSTS, Cluster
+from on_lab.bare_host import BARE, bare, cloud
+from on_lab.cluster import Cluster
 
 pytestmark = pytest.mark.lab
 PRIVILEGE = "sudo"
-BARE = HOSTS[1]
 
 STRIP = """
-ovs-vsctl --timeout=20 del-br br-int
-ip link set dev eth1 down
-mv /etc/sudoers.d/ubuntu /root/rule
 rm -rf /home/ubuntu/vm_images
 """
-#: What is left of the test, and the lab as it was.
 RESTORE = """
-mv /root/rule /etc/sudoers.d/ubuntu
 rm -f /etc/sudoers.d/cloudrepo-ubuntu
-userdel cloudvm
 chmod 750 /home/ubuntu
+rm -rf /home/ubuntu/vm_images
 """
 
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab, module_clusters: Callable[..., Cluster]) -> Iterator[Cluster]:
-    made = module_clusters(accel="tcg", qemu={"user": "cloudvm"})
-    with made.api.db.transaction() as data:
-        data["workers_list"].remove(BARE)
-        data["workers"].pop(BARE, None)
-    made.host(BARE, "sh", "-ec", STRIP)
-    made.api.executor.drop(BARE)
-    try:
+    with bare(module_clusters(accel="tcg", qemu={"user": "cloudvm"}), STRIP, RESTORE) as made:
         yield made
-    finally:
-        made.host(BARE, "sh", "-c", RESTORE)
-        made.host(BARE, "sh", "-c", "rm -rf /home/ubuntu/vm_images")
-
-
-def cloud(cluster: Cluster, *words: str) -> tuple[int, dict[str, Any], str]:
-    """A one-shot command with `--json`: its status, its document, and what it said beside that."""
-    environment = {"CLOUDREPO_STATE": str(cluster.state)}
-    words = (sys.executable, str(CHECKOUT / "main.py"), *words, "--json")
-    done = cluster.lab.exec(list(words), env=environment, timeout=200)
-    assert done.stdout.startswith("{"), done.stderr
-    return done.returncode, json.loads(done.stdout), done.stderr
 
 
 @pytest.mark.cost(seconds=25)
