@@ -20,6 +20,7 @@ import pytest
 
 from simulated.simulator import die_with_parent
 
+pytest.register_assert_rewrite("transport_conformance")  # tests are in it, and it is no test file itself
 os.environ["CLOUDREPO_LAB_ONLY"] = "1"  # the executor then refuses every address outside a lab
 # Tests start hundreds of processes of the project, and each would compile it all again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -13,7 +13,7 @@ from cloudrepo.interruption import Departure, Interruption
 from control import handover, recovery
 from control.jobs import Jobs
 from crashing import SLICE, WORKERS, Installation, Life
-from test_recovery import CASES, DRAFT, FIRST, SECOND, UP, Case, crashed, monitor_running, take_over, whole_life
+from recovery_cases import CASES, DRAFT, FIRST, SECOND, UP, Case, crashed, monitor_running, take_over, whole_life
 
 HANDED = ("deploy", "start", "stop", "delete")
 

@@ -9,7 +9,7 @@ import pytest
 
 from cloudrepo.interruption import Interruption
 from crashing import SLICE, Installation
-from test_recovery import CASES, DOWN, DRAFT, UP, whole_life
+from recovery_cases import CASES, DOWN, DRAFT, UP, whole_life
 
 KEPT = ("error", ["error", "error"])
 
