@@ -10,8 +10,8 @@ import pytest
 from cloudrepo import record_changes
 from control import plan_parts
 from crashing import SLICE, Installation
+from recovery_cases import CASES, whole_life
 from test_dry_runs import in_order, noted, world
-from test_recovery import CASES, whole_life
 
 FIRST, SECOND = "10.0.10.1", "10.0.10.2"
 
