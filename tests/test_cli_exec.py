@@ -169,7 +169,7 @@ def test_a_program_that_is_not_there_is_127_and_silence_255(guest: Guest, capsys
         (("vm2", "--", "true"), 1, "VM 1002 (vm2) does not run"),
         (("vm1", "--", ""), 1, "no program was named"),
         (("vm1",), 64, "Missing argument"),
-        (("vm1", "--timeout", "never", "--", "true"), 64, "not a valid float"),
+        (("vm1", "--timeout", "never", "--", "true"), 64, "a number from 0.1 to 86400 is needed"),
     ],
 )
 def test_bad_input(
