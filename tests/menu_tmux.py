@@ -20,6 +20,7 @@ from menu_terminal import CHOOSE, HERE, PATIENCE_S, Terminal
 
 TMUX = shutil.which("tmux")
 #: What a program sends to a terminal, if it can be read on it: then one of the two did not understand the other.
+PATHS = ("State:", "Log:")  # lines with paths of any length, left whole to be copied
 STRAY = re.compile(r"\^\[|\x1b|\[\??\d+(?:;\d+)*[A-Za-z]|\d+;\d+R")
 POLL_S = 0.02
 
@@ -114,7 +115,8 @@ class Pane:
         if status:
             self.until(lambda: self.lines[-1].startswith(status), "the status on the last line")
         past = self.past
-        longest = max((line.rstrip() for line in past.splitlines()), key=len)
+        lines = [line.rstrip() for line in past.splitlines() if not line.startswith(PATHS)]
+        longest = max(lines, key=len)
         assert len(longest) <= columns, longest
         assert not STRAY.search(past), STRAY.search(past)
 

@@ -127,6 +127,8 @@ links:
   - r1 -- r-2 -- x
   - {dhcp: false}
   - 5
+  - []
+  - {ends: []}
 """
 SAID = """\
 1:10: version: 1 is wanted, found the number 2
@@ -169,6 +171,8 @@ SAID = """\
 31:5: 'r1 -- r-2 -- x' has 3 ends. One network of all is [r1, r-2, x]; for a chain write a link for each two
 32:5: a link without ends. Such as `ends: [r1, r2]`
 33:5: a link is two ends, a list of ends, or a mapping, and not the number 5. Write `a:eth1 -- b:eth1`
+34:5: a link without ends. Write `a:eth1 -- b:eth1`, or a list such as [a, b]
+35:12: a link without ends. Write `a:eth1 -- b:eth1`
 """
 
 

@@ -45,6 +45,8 @@ def read(tree: Tree, names: AnySequence[str], groups: Groups, mistakes: Mistakes
 def _words(tree: Tree, mistakes: Mistakes) -> list[tuple[str, Place]]:
     """The ends as words with their places."""
     if isinstance(tree, Sequence):
+        if not tree.items:
+            mistakes.add(tree.place, "a link without ends", _HOW)
         found = []
         for item in tree:
             if isinstance(item, Scalar) and isinstance(item.value, str):
