@@ -138,7 +138,7 @@ WALKS = (
         "Password changed",
         is_secret=True,
     ),
-    Walk("28", (), "Entries are chosen by number"),
+    Walk("28", (), "A first lab: 9 asks for a shape"),  # its end: all of it is longer than a screen
 )
 RUNNING = (
     Walk(

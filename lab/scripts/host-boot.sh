@@ -92,3 +92,9 @@ ovs-vswitchd --pidfile --detach --log-file -vconsole:off
 ovs-vsctl --timeout=5 set Open_vSwitch . external_ids:lab-ready=yes || true
 
 /usr/sbin/sshd -E /var/log/auth.log
+# It goes into the background before it listens; when it does, it writes its number.
+tries=500
+while [ ! -s /run/sshd.pid ] && [ $tries -gt 0 ]; do
+    sleep 0.02
+    tries=$((tries - 1))
+done

@@ -25,6 +25,11 @@ def boot_id(lab: Lab, ip: str) -> str:
     return lab.host(ip, ["cat", "/proc/sys/kernel/random/boot_id"], check=True).stdout.strip()
 
 
+def listens(lab: Lab, ip: str) -> bool:
+    """Whether somebody listens on a host's port 22."""
+    return lab.host(ip, ["ss", "-Hltn", "sport = :22"], check=True).stdout != ""
+
+
 @pytest.mark.cost(seconds=2)
 @pytest.mark.parametrize("ip", _ALL)
 def test_ssh_with_the_labs_key_and_sudo_without_a_password(lab: Lab, ip: str) -> None:
@@ -76,6 +81,7 @@ def test_a_power_failure_and_a_boot(lab: Lab) -> None:
     assert [host.state for host in lab.status().hosts] == ["up", "down", "up"]
     assert ssh(lab, ip, "true").returncode == 255
     assert lab.boot(ip)
+    assert listens(lab, ip), "who boots a host may use it at once"
     assert not lab.boot(ip)
     assert boot_id(lab, ip) != before
     assert ssh(lab, ip, "test -e /home/ubuntu/disk && test ! -e /run/memory").returncode == 0
