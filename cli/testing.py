@@ -21,7 +21,7 @@ LINTERS = (
 )
 
 
-MORE_PROCESSES, MOST_PROCESSES = 2, 8  # than processors, since labs wait; each loads everything
+MOST_PROCESSES = 8  # each loads everything
 AGAIN = ("--last-failed", "--last-failed-no-failures=none", "--maxfail=1", "-rA")
 MOST_AGAIN = 5  # more failures than that are no accident
 
@@ -47,7 +47,7 @@ def run_tests(words: Sequence[str]) -> int:
             plain(line)
         rest = [*AGAIN, *rest]
     if not rest:
-        rest = ["-n", str(min(len(os.sched_getaffinity(0)) + MORE_PROCESSES, MOST_PROCESSES))]
+        rest = ["-n", str(min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES))]
     if quick:
         rest = ["-m", "not lab", *rest]
     elif not _lab_is_possible(assume_yes=assume_yes):

@@ -55,10 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several processes three in four have labs, each its own, and take whole files; the rest goes test by test.
+    """Of several processes half have labs, each its own, and take whole files; what has no lab goes test by test.
 
-    Lab tests wait as long as they work, so a lab for each processor leaves it idle now and then. Who has nothing else
-    to do takes what is left of the other kind.
+    Lab tests mostly wait for guests that boot, so those beside them use the time. Who has nothing else to do takes
+    what is left of the other kind.
     """
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
@@ -67,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid.partition("::")[0] if is_on_lab(nodeid) else nodeid
 
         def _assign_work_unit(self, node: Any) -> None:
-            has_lab = node in self.nodes[: max(1, self.numnodes * 3 // 4)]
+            has_lab = node in self.nodes[: (self.numnodes + 1) // 2]
             scope = next((scope for scope in self.workqueue if is_on_lab(scope) == has_lab), None)
             if scope is not None:
                 self.workqueue.move_to_end(scope, last=False)

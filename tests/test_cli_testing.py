@@ -29,9 +29,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ((), ["-n", "6"]),
-        (("--quick",), ["-m", "not lab", "-n", "6"]),
-        (("-y",), ["-n", "6"]),
+        ((), ["-n", "5"]),
+        (("--quick",), ["-m", "not lab", "-n", "5"]),
+        (("-y",), ["-n", "5"]),
         (("tests/test_x.py", "-k", "one"), ["tests/test_x.py", "-k", "one"]),
         (("--quick", "-x"), ["-m", "not lab", "-x"]),
     ],
