@@ -1,15 +1,12 @@
-"""What plans are made of: a rehearsal on the records, a look at hosts, and the document that both come to."""
+"""What plans are made of besides records (`control/plan_records.py`): a look at hosts, and the document."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from cloudrepo import quotas
 from cloudrepo.diff import Change
 from cloudrepo.errors import CloudError
 from cloudrepo.naming import Mark
@@ -20,49 +17,7 @@ from control import targets
 from control.context import Context, Record, owned_vm
 from control.operation import Aim, Wish, hosts_of, planner
 
-T = TypeVar("T")
-
 VERSION = 1
-NOTHING: Record = {"vlans": [], "vms": []}  # is given
-
-
-class _Over(Exception):
-    """The end of a rehearsal: what it found; the transaction is taken back."""
-
-    def __init__(self, found: Any) -> None:
-        super().__init__()
-        self.found = found
-
-
-def rehearsed(context: Context, work: Callable[[Record], T]) -> T:
-    """What some work on the records comes to; they are as before."""
-    try:
-        with context.index_kept(), context.db.transaction() as data:
-            raise _Over(work(data))
-    except _Over as over:
-        found: T = over.found
-        return found
-
-
-def quota_of(context: Context, data: Mapping[str, Any], owner: str) -> Record:
-    """What a user has of what is allowed."""
-    limit, used = quotas.limits(data["users"].get(owner) or {}, context.settings), quotas.used(data, owner)
-    return {
-        "user": owner,
-        **{
-            kind: {"used": quotas.number(used.of(kind)), "limit": quotas.number(limit.of(kind))}
-            for kind in quotas.KINDS
-        },
-    }
-
-
-def digest_of(record: Mapping[str, Any]) -> str:
-    """A slice's record in a few characters: equal as long as nothing of it changes."""
-    text = json.dumps(record, sort_keys=True, default=dict)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-# ---------------------------------------------------------------------------------------- hosts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from control import aims, design, intents, lifecycle, links, live, views
 from control.context import Context, Record, known_slice, owned_vm
 from control.design import VmWish
 from control.intents import Intent, engaged
-from control.plan_parts import VERSION, Part, digest_of, document, quota_of, rehearsed
+from control.plan_parts import VERSION, Part, document
+from control.plan_records import digest_of, quota_of, rehearsed
 from control.states import (
     CHANGE,
     DELETE,

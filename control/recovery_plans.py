@@ -13,7 +13,8 @@ from cloudrepo.state import find_slice
 from control import aims, design, lifecycle, recovery, recovery_steps as steps
 from control.context import Context, Record, known_slice
 from control.intents import Intent, close
-from control.plan_parts import Part, digest_of, document, quota_of, rehearsed
+from control.plan_parts import Part, document
+from control.plan_records import digest_of, quota_of, rehearsed
 from control.recovery_steps import Step, Way
 from control.states import DELETE, DESIGN, GONE, ROLLBACK, RUNNING, SLICE, STOP, STOPPED
 

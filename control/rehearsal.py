@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudrepo import record_changes
 from cloudrepo.errors import CloudError, RefusedError
-from cloudrepo.image_library import NO_COPY
 from cloudrepo.validation import shown
 from control import late
 from control.context import Context, Record, known_slice
-from control.plan_parts import NOTHING, of_host, quota_of, rehearsed
-from control.targets import everything
+from control.plan_records import NOTHING, quota_of, rehearsed
 
 OF_RECOVERY, APPLY = ("resume", "rollback"), "apply_plan"
 
@@ -29,14 +27,14 @@ class _Found:
 
     Attributes:
         about: the object it is about.
-        owner: whose quota is shown; "" = nobody's.
+        quota: of whom it is about, afterwards; None = of nobody.
         records: how records change.
         hosts: as plans have them.
         notes: what else is good to know, in sentences.
     """
 
     about: str
-    owner: str = ""
+    quota: Record | None = None
     records: list[Record] = field(default_factory=list)
     hosts: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -77,7 +75,6 @@ def rehearse(
 
 
 def _document(context: Context, call: str, found: _Found) -> Record:
-    quota = quota_of(context, context.db.data, found.owner) if found.owner else None
     actions = sum(len(one["actions"]) for one in found.hosts)
     return {
         "kind": call,
@@ -85,7 +82,7 @@ def _document(context: Context, call: str, found: _Found) -> Record:
         "differences": len(found.records) + actions,
         "hosts": found.hosts,
         "records": found.records,
-        "quota": quota,
+        "quota": found.quota,
         "allocations": dict(NOTHING),
         "notes": found.notes,
     }
@@ -94,13 +91,14 @@ def _document(context: Context, call: str, found: _Found) -> Record:
 # ---------------------------------------------------------------------------------------- records alone
 
 
-def _records(context: Context, work: Callable[[Record], object]) -> list[Record]:
-    """How the records change by some work; they are as before."""
+def _found(context: Context, about: str, work: Callable[[Record], object], *, owner: str = "") -> _Found:
+    """What some work makes of the records, and of a user's quota; they are as before."""
 
-    def changed(data: Record) -> list[Record]:
+    def changed(data: Record) -> _Found:
         before = record_changes.objects(data)
         work(data)
-        return record_changes.between(before, record_changes.objects(data))
+        records = record_changes.between(before, record_changes.objects(data))
+        return _Found(about=about, records=records, quota=quota_of(context, data, owner) if owner else None)
 
     return rehearsed(context, changed)
 
@@ -108,8 +106,9 @@ def _records(context: Context, work: Callable[[Record], object]) -> list[Record]
 def _add_user(
     context: Context, _who: str | None, user: str, role: str = "student", quotas: Mapping[str, Any] | None = None
 ) -> _Found:
-    records = _records(context, lambda _: late.users.add(context, user, role, _some_password(), quotas or {}))
-    return _Found(about=f"user {user}", records=records)
+    return _found(
+        context, f"user {user}", lambda _: late.users.add(context, user, role, _some_password(), quotas or {})
+    )
 
 
 def _some_password() -> str:
@@ -118,33 +117,34 @@ def _some_password() -> str:
 
 
 def _remove_user(context: Context, _who: str | None, user: str, give_slices_to: str = "") -> _Found:
-    records = _records(context, lambda _: late.users.remove(context, user, give_slices_to))
-    return _Found(about=f"user {user}", owner=give_slices_to, records=records)
+    about = f"user {user}"
+    return _found(context, about, lambda _: late.users.remove(context, user, give_slices_to), owner=give_slices_to)
 
 
 def _reset_password(context: Context, _who: str | None, user: str) -> _Found:
-    records = _records(context, lambda _: late.users.reset_password(context, user, _some_password()))
-    return _Found(about=f"user {user}", owner=user, records=records)
+    about = f"user {user}"
+    return _found(context, about, lambda _: late.users.reset_password(context, user, _some_password()), owner=user)
 
 
 def _set_role(context: Context, _who: str | None, user: str, role: str) -> _Found:
-    records = _records(context, lambda _: late.users.set_role(context, user, role))
-    return _Found(about=f"user {user}", owner=user, records=records)
+    return _found(context, f"user {user}", lambda _: late.users.set_role(context, user, role), owner=user)
 
 
 def _set_quota(context: Context, _who: str | None, user: str, quotas: Mapping[str, Any]) -> _Found:
-    records = _records(context, lambda _: late.users.set_quota(context, user, quotas))
-    return _Found(about=f"user {user}", owner=user, records=records)
+    return _found(context, f"user {user}", lambda _: late.users.set_quota(context, user, quotas), owner=user)
 
 
 def _set_restart_policy(context: Context, who: str | None, slice_id: int, vm_id: int, policy: str) -> _Found:
-    records = _records(context, lambda _: late.repair.set_restart_policy(context, str(who), slice_id, vm_id, policy))
     owner = str(known_slice(context.db.data, who, slice_id)["owner"])
-    return _Found(about=f"VM {vm_id}", owner=owner, records=records)
+
+    def work(_data: Record) -> None:
+        late.repair.set_restart_policy(context, str(who), slice_id, vm_id, policy)
+
+    return _found(context, f"VM {vm_id}", work, owner=owner)
 
 
 def _drain_worker(context: Context, _who: str | None, ip: str, undo: bool = False) -> _Found:
-    return _Found(about=f"worker {ip}", records=_records(context, lambda _: late.workers.drain(context, ip, undo=undo)))
+    return _found(context, f"worker {ip}", lambda _: late.workers.drain(context, ip, undo=undo))
 
 
 # ---------------------------------------------------------------------------------------- hosts as well
@@ -152,17 +152,19 @@ def _drain_worker(context: Context, _who: str | None, ip: str, undo: bool = Fals
 
 def _remove_worker(context: Context, _who: str | None, ip: str, force: bool = False) -> _Found:
     vms: list[Record] = []
-    records = _records(context, lambda data: vms.extend(late.workers.take_out(data, ip, force=force)))
+    found = _found(context, f"worker {ip}", lambda data: vms.extend(late.workers.take_out(data, ip, force=force)))
     views, left = late.workers.look_before_removal(context, ip, vms, force=force)
-    hosts = [of_host(context, one, view, None, everything) for one, view in views.items()]
+    hosts = [late.plan_parts.of_host(context, one, view, None, late.targets.everything) for one, view in views.items()]
     notes = [f"Something of ours stays on {ip}: {left}."] if left else []
-    return _Found(about=f"worker {ip}", records=records, hosts=hosts, notes=notes)
+    return replace(found, hosts=hosts, notes=notes)
 
 
 IMAGE = "image"  # the kind of an action on a copy of an image
 
 
 def _remove_image(context: Context, who: str | None, image: str) -> _Found:
+    from cloudrepo.image_library import NO_COPY  # late: most rehearsals are of records alone
+
     found, answers = late.images.look_before_removal(context, who, image)
     hosts, notes = [], []
     for ip, answer in answers.items():

@@ -15,7 +15,7 @@ from typing import Any
 
 from cloudrepo.errors import RefusedError
 from cloudrepo.topology.difference import Action
-from control.plan_parts import digest_of
+from control.plan_records import digest_of
 from control.topology import Plan
 
 VERSION = 1

@@ -346,6 +346,17 @@ def test_what_is_so_already_is_nothing_to_do(installation: Installation, capsys:
     assert "Nothing is unfinished." in capsys.readouterr().out
 
 
+def test_the_quota_is_the_one_afterwards(installation: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("user", "quota", "student", "--vms", "7", "--dry-run", "--json") == 2
+    assert document("user quota", capsys)["plan"]["quota"]["vms"] == {"used": 0, "limit": 7}
+    installation.ok("create_slice", "student", "theirs")
+    installation.ok("add_vm_to_slice", "student", 1003, "web", "cirros", 1)
+    capsys.readouterr()
+    assert run("user", "remove", "student", "--give-slices-to", "admin", "--dry-run", "--json") == 2
+    told = document("user remove", capsys)["plan"]["quota"]
+    assert (told["user"], told["vms"]["used"]) == ("admin", 3), "two of his own, and that of the student"
+
+
 def test_nothing_of_a_password_is_in_a_dry_run(installation: Installation, capsys: pytest.CaptureFixture[str]) -> None:
     """None is asked for, and none is made that anybody could take for the one."""
     assert run("user", "add", "ann", "--dry-run", "--json") == 2
