@@ -154,25 +154,24 @@ class Screen:
         """
         styled = [[(heading, STRONG) for heading in headings], *(list(map(_styled, row)) for row in rows)]
         known = [[self._known(words) for words, _ in row] for row in styled]
+        styles = [[style for _, style in row] for row in styled]
         laid = tables.laid_out(known, self._most())
         if laid is not None:
-            styles = [[style for _, style in row] for row in styled]
-            self._show([list(zip(row, styles[place], strict=False)) for place, row in enumerate(laid)])
-            return
-        if not self._put_notes_below(known, styled):
-            self._fold(known, [[style for _, style in row] for row in styled])
+            self._show([list(zip(row, own, strict=False)) for row, own in zip(laid, styles, strict=True)])
+        elif not self._put_notes_below(known, styles):
+            self._fold(known, styles)
 
-    def _put_notes_below(self, known: Sequence[Sequence[str]], styled: Sequence[Sequence[tuple[str, str]]]) -> bool:
+    def _put_notes_below(self, known: Sequence[Sequence[str]], styles: Sequence[Sequence[str]]) -> bool:
         """Whether a table fits without its notes, and was shown so."""
         has_notes = any(known[0]) and known[0][-1] in NOTES
         laid = tables.laid_out([row[:-1] for row in known], self._most()) if has_notes else None
         if laid is None:
             return False
-        for place, (row, own) in enumerate(zip(laid, styled, strict=True)):
-            self._show([list(zip(row, [style for _, style in own], strict=False))])
-            note, style = own[-1]
+        for place, (row, own) in enumerate(zip(laid, styles, strict=True)):
+            self._show([list(zip(row, own, strict=False))])
+            note = known[place][-1]
             if place and note:
-                self.paragraph((f"{' ' * tables.GAP}{note}", style), indent=tables.GAP)
+                self.paragraph((f"{' ' * tables.GAP}{note}", own[-1]), indent=tables.GAP)
         return True
 
     def _most(self) -> int | None:

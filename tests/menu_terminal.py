@@ -39,6 +39,18 @@ class Terminal:
     def _reply(self, data: str) -> None:
         self.child.send(data.encode())
 
+    def listen(self) -> list[bytes]:
+        """Everything that comes from now on."""
+        seen: list[bytes] = []
+        feed = self.stream.feed
+
+        def note(data: bytes) -> None:
+            seen.append(data)
+            feed(data)
+
+        self.stream.feed = note  # type: ignore[method-assign]
+        return seen
+
     # -- looking -----------------------------------------------------------------------------------------
 
     @property

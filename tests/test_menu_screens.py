@@ -334,22 +334,9 @@ def test_the_picture_in_the_readme_is_what_the_menu_shows(folder: Path) -> None:
 # ── other terminals ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def raw(terminal: Terminal) -> list[bytes]:
-    """Everything that comes from now on."""
-    seen: list[bytes] = []
-    feed = terminal.stream.feed
-
-    def note(data: bytes) -> None:
-        seen.append(data)
-        feed(data)
-
-    terminal.stream.feed = note  # type: ignore[method-assign]
-    return seen
-
-
 def walk(terminal: Terminal) -> bytes:
     """A lab made and looked at; what was sent."""
-    seen = raw(terminal)
+    seen = terminal.listen()
     terminal.log_in("ann")
     new_ring(terminal)
     terminal.send(ENTER)
@@ -373,7 +360,7 @@ def test_a_suggestion_is_faint_also_without_colour(folder: Path) -> None:
     with menu(folder, NO_COLOR="1") as terminal:
         terminal.log_in("ann")
         terminal.choose("9")
-        seen = raw(terminal)
+        seen = terminal.listen()
         terminal.answer("Shape:", "")
         terminal.asks("Machines (2 to 21): 3")
     assert re.search(rb"\x1b\[(?:0;)?2m3", b"".join(seen))

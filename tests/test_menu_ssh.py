@@ -78,19 +78,6 @@ def wait_until_gone(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def listen(terminal: Terminal) -> list[bytes]:
-    """Everything that comes from now on."""
-    seen: list[bytes] = []
-    feed = terminal.stream.feed
-
-    def note(data: bytes) -> None:
-        seen.append(data)
-        feed(data)
-
-    terminal.stream.feed = note  # type: ignore[method-assign]
-    return seen
-
-
 def test_a_walk_and_other_sizes(sshd: PrivateSshd, folder: Path) -> None:
     with menu(sshd, folder) as terminal:
         terminal.log_in("ann")
@@ -122,7 +109,7 @@ def test_a_walk_and_other_sizes(sshd: PrivateSshd, folder: Path) -> None:
 
 def test_a_pc_that_shows_no_utf8_gets_ascii(sshd: PrivateSshd, folder: Path) -> None:
     with menu(sshd, folder, LANG="C") as terminal:
-        seen = listen(terminal)
+        seen = terminal.listen()
         terminal.log_in("ann")
         terminal.choose("5")
         terminal.until(lambda: "  `- VM 1002: vm2" in terminal.past, "the slice")
