@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo import allocation
@@ -26,6 +26,7 @@ from cloudrepo.images import (
     file_names,
     resolve,
 )
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, Mark, machine_uuid
 from cloudrepo.remembrance import remembered
 from cloudrepo.site import Site

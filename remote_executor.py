@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from cloudrepo.host import json_text
 from cloudrepo.host.idle import IdleRunners
 from cloudrepo.host.message import HELPERS_HOME, encode
 from cloudrepo.host.session import OnEvent, PlanSession
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import Checksum, Plan, PlanResult, Step
 from cloudrepo.settings import Settings
 from cloudrepo.ssh_config import DEFAULT_USER, SshOptions

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from cloudrepo import accelerator, guest_accounts, worker_facts
@@ -23,6 +23,7 @@ from cloudrepo.accelerator import Proof
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.hosts import Executor
 from cloudrepo.images import resolve
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.observations import Seen
 from cloudrepo.plan import PlanResult
 from cloudrepo.settings import Settings

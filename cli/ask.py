@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from cli.screen import plain
 from cli.text import clean
+from cloudrepo.late_dataclass import dataclass
 
 Option = tuple[str, str]
 """What may be typed, and what it means."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudrepo.interruption import Interruption
+from cloudrepo.late_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cli.progress import ProgressDisplay

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cli.text import listing
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.permissions import RULES, Reach, Role
 
 if TYPE_CHECKING:

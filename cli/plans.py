@@ -93,16 +93,20 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     for vlan in found["allocations"]["vlans"]:
         screen.line((f"VLAN {vlan['vlan_id']} for link {vlan['link_id']}, {vlan['cidr']}", FAINT))
     _show_quota(screen, found["quota"])
-    if not found["differences"]:
-        screen.line(("Nothing would be done: all is as it wants it.", GOOD))
-    else:
+    unknown = [host["host"] for host in found["hosts"] if host["error"]]
+    if unknown:
+        screen.line((f"What would be done on {count(len(unknown), 'host')} is not known; nothing was done.", BAD))
+    elif found["differences"]:
         screen.line(f"{count(found['differences'], 'action')}; nothing was done.")
+    else:
+        screen.line(("Nothing would be done: all is as it wants it.", GOOD))
 
 
 def show_changes(screen: Screen, found: Mapping[str, Any]) -> None:
     """What would be done on each host, and what of the records changes."""
     for host in found["hosts"]:
-        screen.line((host["host"], STRONG), (f"  {count(len(host['actions']), 'action')}", FAINT))
+        seen = (f"  {count(len(host['actions']), 'action')}", FAINT)
+        screen.line((host["host"], STRONG), ("  could not be looked at", BAD) if host["error"] else seen)
         for action in host["actions"]:
             sign, style = _SIGNS[action["verb"]]
             screen.line(f"  {sign} ", (f"{action['kind']} {action['name']}", style))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cli.text import count
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.observations import SUSPECT
 
 if TYPE_CHECKING:

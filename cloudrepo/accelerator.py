@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import secrets
-from dataclasses import dataclass
 from typing import Literal
 
 from cloudrepo.commands import python3, qemu
 from cloudrepo.guest_accounts import is_number
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import MakeDir, Plan, PlanResult, Remove, Run, Stage, Step, StepResult
 
 Accelerator = Literal["kvm", "tcg"]

@@ -8,10 +8,10 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.login_delay import LoginDelay
 
 MIN_LENGTH = 8

@@ -9,10 +9,10 @@ import difflib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import limits
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import UNFINISHED
 from cloudrepo.remembrance import SET_WITHOUT_A_HOST
 from cloudrepo.resources import (

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from cloudrepo.commands import coreutils, qemu_img
 from cloudrepo.host import json_text
 from cloudrepo.images import BaseImage, ImageStore
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import (
     Act,
     AdoptFile,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from cloudrepo import base_image_plans as plans
 from cloudrepo.errors import HostError, StepFailed
@@ -17,6 +16,7 @@ from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
 from cloudrepo.image_library import NO_COPY, REMOVED
 from cloudrepo.images import DIRECTORY_PREFIX, MANUAL_PREFIX, MARK_FILE, ImageStore, parse_mark_file
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import (
     ObserveFiles,
     ObserveServers,

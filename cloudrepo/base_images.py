@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo import base_image_plans as plans, base_image_removal
@@ -29,6 +29,7 @@ from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor
 from cloudrepo.image_library import KnownImage
 from cloudrepo.images import BaseImage, ImageStore, resolve
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import Plan, PlanResult
 
 log = logging.getLogger(__name__)

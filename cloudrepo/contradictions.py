@@ -7,8 +7,8 @@ slice's owner, or both have a NIC of one MAC, a person says which is believed: t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.mark_records import Kept, kept
 from cloudrepo.resources import Disk, HostState
 

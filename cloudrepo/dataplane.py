@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from cloudrepo.errors import CloudError
 from cloudrepo.guest_agent import GuestAgent, GuestResult
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_ends import ends_of, vms_of
 from cloudrepo.naming import INTERNET_VLAN
 

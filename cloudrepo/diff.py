@@ -6,10 +6,11 @@ Deploy, delete, resume, rollback, plan and drift are this function with other ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cloudrepo.aspects import is_same
 from cloudrepo.errors import ForeignObjectError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import UNFINISHED, Mark, dhcp_port
 from cloudrepo.resources import (
     Address,

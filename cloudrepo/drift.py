@@ -7,11 +7,11 @@ operation did not end, is *unsettled*: nothing is said of its objects.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudrepo.aspects import Aspect, aspects
 from cloudrepo.diff import Adopts, adopts_nothing, is_ours, way_round
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import MANUAL, Mark
 from cloudrepo.resources import Address, DhcpServer, Disk, HostState, Machine, Port, Resource, Stranger, Tap
 

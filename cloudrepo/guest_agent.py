@@ -13,11 +13,11 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cloudrepo.errors import CloudError
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 
 DELIMITER = b"\xff"
 POLL_S = 0.1

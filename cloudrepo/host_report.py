@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo import firewall
 from cloudrepo.commands import coreutils, iptables, openflow
 from cloudrepo.errors import HostError
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import first_cookie, machine_dir, parse_cookie, run_root
 from cloudrepo.plan import Act, ObserveMachines, ObserveServers, Plan, ReadFile, Run, Step, StepResult
 from cloudrepo.probe import NOT_UNDERSTOOD, Host

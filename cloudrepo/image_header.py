@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 
 HEAD = 64 * 1024  # bytes from the start of a file that are looked at
 TAIL = 512  # bytes from its end

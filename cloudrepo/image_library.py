@@ -25,13 +25,14 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudrepo import image_inspection
 from cloudrepo.errors import RefusedError
 from cloudrepo.image_header import Header
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.validation import shown
 
 log = logging.getLogger(__name__)

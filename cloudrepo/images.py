@@ -18,7 +18,7 @@ import functools
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from cloudrepo import remembrance
@@ -26,6 +26,7 @@ from cloudrepo.commands import qemu_img
 from cloudrepo.errors import CloudError, ForeignObjectError, HostError, RefusedError, StepFailed
 from cloudrepo.host import json_text
 from cloudrepo.hosts import Executor, NextOperation, run_fenced
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import DRAFT, Mark, parse_mark
 from cloudrepo.plan import (
     MakeDir,

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from cloudrepo.commands.openflow import Flow, flow
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import INTERNET_VLAN, dhcp_port, gateway_port, service_mac
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"

@@ -15,10 +15,12 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from cloudrepo.late_dataclass import dataclass
 
 Kind = Literal["menu", "monitor"]
 TRIES = 5  # a look of somebody else at a lock takes a moment, in which we cannot have it

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import Act
 
 

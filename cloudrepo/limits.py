@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cloudrepo.late_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cloudrepo.plan import Act, StepResult

@@ -10,11 +10,11 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import first_boot, link_ends, link_switches, validation
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import INTERNET_VLAN
 from cloudrepo.validation import shown
 from cloudrepo.watched import POLICIES

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from dataclasses import dataclass
+
+from cloudrepo.late_dataclass import dataclass
 
 INTERNET_VLAN = 400
 HIGHEST_METER = 0xFFFF0000  # OFPM_MAX, OpenFlow 1.3.5, A.3.4.4

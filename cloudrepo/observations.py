@@ -12,10 +12,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cloudrepo.late_dataclass import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ To add an operation, add its row: the façade cannot be imported with a call tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.validation import shown
 
 Role = Literal["admin", "instructor", "student"]

@@ -9,8 +9,10 @@ their `ACT` and their fields by the names here, and nothing else of this package
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
+
+from cloudrepo.late_dataclass import dataclass
 
 EVERYTHING = "*"  # the scope of a message that speaks for all of an installation on a host
 

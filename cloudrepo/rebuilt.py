@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_ends import ends_of
 from cloudrepo.mark_records import HIGHEST_OPERATION, Kept, disk_name, kept
 from cloudrepo.naming import INTERNET_VLAN, MANUAL, UNFINISHED

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol, TypeVar
 
 from cloudrepo import probe
 from cloudrepo.diff import Adopts, Change, Difference, Scope, adopts_nothing, difference
 from cloudrepo.errors import CloudError, HostError, StepFailed
 from cloudrepo.gate import Gate
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import SHARED, UNFINISHED
 from cloudrepo.plan import EVERYTHING, Plan, PlanResult, Stage, StepResult
 from cloudrepo.probe import Host

@@ -11,10 +11,11 @@ difference between two sets is `cloudrepo/diff.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
 from cloudrepo.first_boot import Seed
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.limits import Limits
 from cloudrepo.naming import Mark
 

@@ -7,7 +7,6 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,6 +15,7 @@ import yaml
 from cloudrepo import bounded_yaml, regular_file
 from cloudrepo.bounded_yaml import problem_of
 from cloudrepo.errors import SettingsError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_switches import NAMES as SWITCHES
 from cloudrepo.validation import excerpt, shown
 

@@ -7,12 +7,13 @@ is believed about itself: a QEMU under one of our UUIDs is ours whatever became 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cloudrepo import limits
 from cloudrepo.commands import dnsmasq, qemu
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import (
     INTERNET_VLAN,
     SHARED,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from cloudrepo import guest_accounts
 from cloudrepo.errors import CloudError
 from cloudrepo.hosts import NextOperation, seen_by_hosts
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import MANUAL, UNFINISHED, Mark
 from cloudrepo.probe import Host
 from cloudrepo.reconcile import Outcome, Reconciler, Target

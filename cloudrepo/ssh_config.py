@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import os
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudrepo.errors import HostError
+from cloudrepo.late_dataclass import dataclass
+from cloudrepo.late_module import defer
+
+defer("invoke")  # paramiko wants it for `Match exec` alone, which `MatchExec` does; it takes as long as paramiko itself
 
 DEFAULT_USER = "ubuntu"
 
@@ -65,6 +70,23 @@ class Target:
     proxy_command: str = ""
 
 
+class MatchExec:
+    """Runs the commands of `Match exec` as ssh does: by the account's shell, without an input.
+
+    paramiko would have invoke do it, which reads what is typed into the menu meanwhile.
+    """
+
+    def __init__(self, ok: bool) -> None:
+        self.ok = ok
+
+    @classmethod
+    def run(cls, command: str, **_how: object) -> MatchExec:
+        """Whether the command succeeds."""
+        shell, nothing = os.environ.get("SHELL") or "/bin/sh", subprocess.DEVNULL
+        done = subprocess.run((shell, "-c", command), stdin=nothing, stdout=nothing, check=False)
+        return cls(done.returncode == 0)
+
+
 def read_config(path: Path, host: str) -> Mapping[str, Any]:
     """What the user's SSH configuration says of a host; empty without a file.
 
@@ -75,7 +97,9 @@ def read_config(path: Path, host: str) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     import paramiko  # late: a start-up that contacts no host does without it
+    import paramiko.config
 
+    paramiko.config.invoke = MatchExec  # type: ignore[attr-defined]
     try:
         return paramiko.SSHConfig.from_path(str(path)).lookup(host)
     except (paramiko.SSHException, OSError, UnicodeError) as error:

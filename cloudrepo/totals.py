@@ -6,8 +6,9 @@ Kept by slice, so that a change of one slice costs that slice, however many ther
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from cloudrepo.late_dataclass import dataclass
 
 _MILLI = 1000  # sums are of whole thousandths: they do not depend on the order of what is added
 _SIZES = ("cores", "ram_gb", "disk_gb")

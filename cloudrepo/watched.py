@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_switches import is_served
 from cloudrepo.naming import INTERNET_VLAN, meter_number
 from cloudrepo.observations import Snapshot

@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cloudrepo import guest_accounts, limits
 from cloudrepo.accelerator import Proof
 from cloudrepo.commands import coreutils, ovs, qemu, qemu_img
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import Act, ObserveFiles, Plan, ReadFile, Run, Step, StepResult
 
 T = TypeVar("T")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudrepo import placement
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.events import EventLog
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.observations import Observations
 from cloudrepo.settings import Settings
 from cloudrepo.state import find_slice, find_vm

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import allocation, first_boot, placement, quotas, screen_password, validation
 from cloudrepo.errors import CloudError, ForeignObjectError, HostUnreachable, RefusedError
 from cloudrepo.interruption import Interruption
+from cloudrepo.late_dataclass import dataclass
 from control import aims, images, intents, links, live
 from control.context import Context, Record, first_error, known_slice, owned_vm, user_record
 from control.intents import Intent, engaged, own_record

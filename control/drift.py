@@ -8,12 +8,13 @@ alone and named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo import drift
 from cloudrepo.drift import Finding, State
 from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import SHARED, UNFINISHED, Mark
 from cloudrepo.probe import Host
 from cloudrepo.resources import HostState, Resource

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from cloudrepo.doctor.host_facts import HostFacts
 from cloudrepo.doctor.trial import Heard, Sent, Trial, Uplink
 from cloudrepo.doctor.vlans import Choice
 from cloudrepo.errors import CloudError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import INTERNET_VLAN, dhcp_port
 from cloudrepo.plan import Step
 from cloudrepo.ssh_config import resolve as resolve_target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cloudrepo import base_image_plans
@@ -13,6 +13,7 @@ from cloudrepo.doctor.findings import Finding
 from cloudrepo.errors import RefusedError
 from cloudrepo.image_library import Image, KnownImage, Library
 from cloudrepo.images import ImageStore
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import all_slices
 from control.context import Context
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.commands import bridging
@@ -13,6 +12,7 @@ from cloudrepo.doctor.host_facts import HostFacts
 from cloudrepo.doctor.trial import FULL_SIZE
 from cloudrepo.errors import CloudError, StepFailed
 from cloudrepo.hosts import run_fenced
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import SHARED
 from cloudrepo.plan import Plan, Run, Stage, Step
 from control import host_doctor, host_proofs

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.errors import CloudError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome
 from control import aims, intents, processes

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cloudrepo.call_events import OPERATOR
 from cloudrepo.diff import Scope
 from cloudrepo.drift import Finding, State
 from cloudrepo.errors import CloudError, HostError, RefusedError
 from cloudrepo.hosts import seen_by_hosts
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import MANUAL, SHARED, UNFINISHED, Mark
 from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback

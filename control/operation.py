@@ -7,13 +7,13 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.diff import adopts_nothing
 from cloudrepo.errors import CloudError, RefusedError
 from cloudrepo.hosts import seen_by_hosts
 from cloudrepo.interruption import Interruption
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.probe import Host
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.reconcile import Outcome, Target

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from cloudrepo.diff import Change
 from cloudrepo.errors import CloudError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import Mark
 from cloudrepo.probe import Host
 from cloudrepo.reconcile import Target, View

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.errors import RefusedError
 from cloudrepo.interruption import Interruption
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.progress import ProgressCallback
 from cloudrepo.validation import excerpt
 from control import aims, design, intents, lifecycle, links, live, views

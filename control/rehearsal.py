@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from cloudrepo import record_changes
 from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.validation import shown
 from control import late
 from control.context import Context, Record, known_slice

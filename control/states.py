@@ -6,10 +6,10 @@ What a host reports of a machine is another thing, and never stored as a `status
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from control.processes import described
 
 DESIGN, DEPLOYING, RUNNING = "design", "deploying", "running"

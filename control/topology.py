@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from cloudrepo.errors import CloudError, Message, RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.settings import Settings
 from cloudrepo.topology import difference as kinds, slices
 from cloudrepo.topology.difference import Action, Difference, difference

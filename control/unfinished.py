@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from cloudrepo.late_dataclass import dataclass
 from control import processes
 from control.states import (
     BUSY,

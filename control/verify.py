@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo.errors import CloudError, RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import tap_name
 from cloudrepo.state import find_slice
 from cloudrepo.verification import breaks, presence, stage, verdicts

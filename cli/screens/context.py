@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from cli.ask import Ask, Back
 from cli.screen import FAINT, Screen
 from cli.text import count
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.permissions import Role
 
 if TYPE_CHECKING:

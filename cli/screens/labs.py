@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from cli.ask import Back, meant
@@ -12,6 +11,7 @@ from cli.screens.context import Context
 from cli.screens.slices import why_no_slice_name
 from cli.screens.vms import ask_flavor
 from cli.text import clean, count
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.pictures import fitting
 from cloudrepo.pictures.graph import End, Graph, Network, Node
 from cloudrepo.topology.shapes import NAMES, SHAPES, checked, wires

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cloudrepo.late_dataclass import dataclass
 
 NOBODY = 65534
 

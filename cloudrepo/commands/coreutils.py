@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+
+from cloudrepo.late_dataclass import dataclass
 
 _MOST = 2**63
 

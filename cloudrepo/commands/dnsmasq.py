@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import Mark
 
 #: A reservation with one of these as its last word means something else (dnsmasq(8), --dhcp-host).

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import MARK_KEY, TAP_PREFIX, Mark, parse_mark, require_device
 from cloudrepo.resources import Closure, Port
 

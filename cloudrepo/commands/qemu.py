@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import screen_password
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.resources import Machine, MachineSpec, Nic, Wiring
 
 BINARY = "qemu-system-x86_64"

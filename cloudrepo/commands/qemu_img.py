@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 
 BINARY = "qemu-img"
 GIB = 1024**3

@@ -10,11 +10,12 @@ import fnmatch
 import posixpath
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from cloudrepo.commands import sshd, sudo
 from cloudrepo.doctor.findings import Finding, Level
+from cloudrepo.late_dataclass import dataclass
 
 #: Variables that a client may send: they change how a terminal draws, and nothing else.
 HARMLESS = ("LANG", "LANGUAGE", "LC_*", "COLORTERM", "NO_COLOR", "TERM", "TZ")

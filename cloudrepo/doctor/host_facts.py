@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cloudrepo import worker_facts
 from cloudrepo.commands import sshd
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import Plan, Run, Stage, Step, StepResult
 from cloudrepo.verification import ground
 from cloudrepo.verification.ground import Ground

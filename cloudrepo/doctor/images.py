@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.errors import CloudError
+from cloudrepo.late_dataclass import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from cloudrepo.doctor import images
 from cloudrepo.doctor.findings import Finding, Level
 from cloudrepo.doctor.images import Copy
+from cloudrepo.late_dataclass import dataclass
 
 GIB = 1024**3
 MEASURED = 16 << 20  # bytes that are written to the disk

@@ -7,10 +7,11 @@ tried and nothing else. A guest that hears one hears a broadcast of an EtherType
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import frames, sightings
 from cloudrepo.verification.sightings import Offer
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from cloudrepo.late_dataclass import dataclass
 
 NEXT = 64  # that slices get next, one by one
 SPREAD = 64  # of all others, evenly: switches are told of ranges

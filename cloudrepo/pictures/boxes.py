@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.pictures.graph import Graph, Network
 from cloudrepo.pictures.grid import Placement, place
 from cloudrepo.pictures.marks import DOWN, LEFT, RIGHT, UP, Marks, columns_of, fit

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_ends import ends_of
 from cloudrepo.link_switches import said
 from cloudrepo.naming import INTERNET_VLAN

@@ -6,8 +6,10 @@ Deterministic: some orders are tried as a beginning, and two cells change places
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
+
+from cloudrepo.late_dataclass import dataclass
 
 Cell = tuple[int, int]  # column, row
 Edge = tuple[str, str]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from cloudrepo.late_dataclass import dataclass
 
 Point = tuple[int, int]  # column, row
 RIGHT, DOWN, LEFT, UP = DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))

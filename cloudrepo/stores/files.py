@@ -10,10 +10,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cloudrepo.errors import StateFileError
+from cloudrepo.late_dataclass import dataclass
 
 LOCK_WAIT_S = 30.0
 NOT_WRITTEN = "state.write"  # the code of what a person is told then

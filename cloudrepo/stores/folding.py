@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import Key
 from cloudrepo.stores import files, journal as journals, yaml_file
 from cloudrepo.stores.tail import Tail

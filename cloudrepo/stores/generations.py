@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cloudrepo import regular_file
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.settings import History
 from cloudrepo.stores import files
 from cloudrepo.stores.files import Owner, sha256

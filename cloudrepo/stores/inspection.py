@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from cloudrepo.errors import StateFileError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import Key, Record, ShapeError, fingerprints, state_of
 from cloudrepo.stores import journal as journals, opening, yaml_file
 from cloudrepo.stores.generations import Generation, Generations

@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from cloudrepo import bounded_yaml
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import NOT_PLAIN, Key, ShapeError, essence, fingerprint, key_text, restored, text_key
 
 FORMAT = 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cloudrepo.errors import StateFileError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.settings import History
 from cloudrepo.state import COLLECTIONS, Key, Record, ShapeError, fingerprints, key_text, normalise, restored, state_of
 from cloudrepo.stores import counters, files, journal as journals, opening, yaml_file

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cloudrepo.errors import StateFileError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import Key, key_text
 from cloudrepo.stores.journal import Journal, JournalDamage, digest
 

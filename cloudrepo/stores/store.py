@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from cloudrepo.errors import CloudError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import Key, Record
 
 

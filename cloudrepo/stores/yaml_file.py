@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 from cloudrepo import regular_file
 from cloudrepo.bounded_yaml import Bounded, problem_of
 from cloudrepo.errors import StateFileError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.state import Key, Record, ShapeError, fingerprints, normalise
 from cloudrepo.stores.files import Stamp, sha256, stamp
 from cloudrepo.stores.yaml_text import END, Spans, parse, spans_of

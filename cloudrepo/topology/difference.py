@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology import matching, slices
 from cloudrepo.topology.model import End, Link, Node, Topology
 

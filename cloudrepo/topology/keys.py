@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from cloudrepo import validation
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_switches import ALLOWED, DHCP, FORBIDDEN, POLICY
 from cloudrepo.topology import shapes, subnets
 from cloudrepo.topology.kinds import Kind, Nested, Text, Texts, Truth, Whole, Word, address

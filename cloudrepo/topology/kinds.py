@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology.mistakes import nearest
 from cloudrepo.topology.tree import Scalar, Sequence, Tree, described
 

@@ -7,8 +7,9 @@ that a file that is applied twice changes nothing; only for new links free inter
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology.model import End, Link
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo import first_boot
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.link_switches import USUAL
 from cloudrepo.topology.mistakes import Place
 

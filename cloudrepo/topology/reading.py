@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping as AnyMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology import checks, ends, keys, patterns, shapes, tree, variables
 from cloudrepo.topology.keys import Key
 from cloudrepo.topology.mistakes import Mistakes, Place, meant

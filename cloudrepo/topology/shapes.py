@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
 
 from cloudrepo.allocation import POOL_SIZE
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology.mistakes import meant
 from cloudrepo.validation import MAX_DATA_INTERFACES, shown
 

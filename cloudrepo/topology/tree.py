@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from cloudrepo import bounded_yaml
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology.mistakes import Mistakes, Place
 from cloudrepo.validation import excerpt, shown
 

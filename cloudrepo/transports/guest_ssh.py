@@ -12,12 +12,12 @@ import shlex
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudrepo.errors import CloudError, HostError
 from cloudrepo.guest_agent import GuestRefused, GuestResult, GuestSilent
 from cloudrepo.known_hosts import KnownHosts
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.ssh_config import Target
 from cloudrepo.transports.ssh import SshStream
 from cloudrepo.transports.ssh_login import add_pins, pinning_policy

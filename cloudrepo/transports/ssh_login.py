@@ -62,9 +62,9 @@ class Login:
         Raises:
             HostError: in one of its kinds, why not.
         """
+        check_lab(self.target.host, "" if self.target.proxy_command else self._first_hop())
         import paramiko
 
-        check_lab(self.target.host, "" if self.target.proxy_command else self._first_hop())
         pause_s = 0.05
         while True:
             client = paramiko.SSHClient()
@@ -86,9 +86,9 @@ class Login:
         Raises:
             HostError: why none was seen.
         """
+        check_lab(self.target.host, "" if self.target.proxy_command else self._first_hop())
         import paramiko
 
-        check_lab(self.target.host, "" if self.target.proxy_command else self._first_hop())
         try:
             transport = paramiko.Transport(self._socket())
             try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import path
 from cloudrepo.verification.cast import Ear, Nic, Wire
 from cloudrepo.verification.ground import Ground

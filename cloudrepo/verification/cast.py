@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from cloudrepo.late_dataclass import dataclass
 
 INTERNET_VLAN = 400
 SWITCHES = ("spoofing", "bridging", "vlans")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cloudrepo.host import json_text
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.plan import ObserveProcesses, Plan, ReadFile, Run, Step, StepResult
 from cloudrepo.wire_acts import ObserveDevices
 

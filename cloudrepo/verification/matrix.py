@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import on_internet, on_links, outside
 from cloudrepo.verification.cast import INTERNET_VLAN, Ear, Nic, Wire
 from cloudrepo.verification.outside import Outside

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import frames, shapes
 from cloudrepo.verification.cast import Ear, Nic
 from cloudrepo.verification.shapes import ELSEWHERE, Shape

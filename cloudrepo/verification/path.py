@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import tracing
 from cloudrepo.verification.cast import Nic
 from cloudrepo.verification.ground import Device, Ground, Port

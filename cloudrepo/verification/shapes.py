@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification import frames
 from cloudrepo.verification.cast import Ear, Nic, link_local
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification.cast import INTERNET_VLAN, Ear, Nic, Service, Wire, wires_of
 from cloudrepo.verification.ground import Ground, Port
 from cloudrepo.verification.outside import Outside

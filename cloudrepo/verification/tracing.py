@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import flow_owner, parse_cookie
 
 Words = tuple[str, ...]

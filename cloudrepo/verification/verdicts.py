@@ -8,9 +8,10 @@ nobody answered counts only when the sender was answered by somebody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.verification.cast import Ear, Nic, Wire
 from cloudrepo.verification.matrix import Probe
 from cloudrepo.verification.outside import Outside

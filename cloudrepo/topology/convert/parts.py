@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from cloudrepo.errors import RefusedError
+from cloudrepo.late_dataclass import dataclass
 from cloudrepo.topology import shapes, subnets
 from cloudrepo.topology.model import End, Link, Node, Topology
 from cloudrepo.validation import MAX_DATA_INTERFACES, MAX_SLICE_NAME, excerpt, host_name
