@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from cloudrepo import late_dataclass
 from cloudrepo.late_dataclass import dataclass
 from cloudrepo.late_module import defer
 from cloudrepo.ssh_config import read_config
@@ -116,6 +118,26 @@ def test_threads_that_make_the_first_objects_at_once_get_whole_ones() -> None:
         with ThreadPoolExecutor(4) as pool:
             made = [one.result() for one in [pool.submit(make) for _ in range(4)]]
         assert made == [fast(name="a", speed=1)] * 4
+
+
+def test_who_comes_while_the_methods_are_written_waits_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    card, _ = example(dataclass)
+    half_done = threading.Event()
+
+    def slow(**options: Any) -> Decorator:
+        def write(cls: type) -> type:
+            half_done.set()
+            time.sleep(0.05)
+            return dataclasses.dataclass(**options)(cls)
+
+        return write
+
+    monkeypatch.setattr(late_dataclass, "dataclasses", types.SimpleNamespace(dataclass=slow))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(card, name="a")
+        assert half_done.wait(30)
+        second = card(name="a")
+        assert second == first.result() and repr(second) == repr(first.result())
 
 
 # ---------------------------------------------------------------------------------------- libraries
