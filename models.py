@@ -7,11 +7,10 @@ nothing about the cluster; what must be unique over all slices is chosen in `clo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cloudrepo.allocation import DEFAULT_FIRST_VLAN, POOL_SIZE, formula_block
-from cloudrepo.late_dataclass import dataclass
 from cloudrepo.naming import INTERNET_VLAN
 from cloudrepo.settings import DEFAULT_FLAVORS
 

@@ -20,23 +20,28 @@ class _Unwritten:
     def __init__(self, cls: type, options: dict[str, Any]) -> None:
         self.cls = cls
         self.options = options
+        self.stand_in: Any = None
+        self.init: Any = None
 
     def __get__(self, _instance: object, _owner: type) -> Any:
-        self.write()
+        self.written_init()
         return self.cls.__dict__["__dataclass_fields__"]
 
-    def write(self) -> None:
-        """Have the methods written. `__init__` is exchanged last, and at once: other threads make objects meanwhile."""
+    def written_init(self) -> Any:
+        """Have the methods written; `__init__` is exchanged last and at once, since other threads make objects."""
         cls = self.cls
         with _writing:
-            if cls.__dict__["__dataclass_fields__"] is not self:
-                return
-            dataclasses.dataclass(init=False, **self.options)(cls)
-            heir = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__ or cls.__name__})
-            frozen = self.options.get("frozen", False)
-            made = vars(dataclasses.dataclass(repr=False, eq=False, frozen=frozen)(heir))["__init__"]
-            made.__qualname__ = f"{cls.__qualname__}.__init__"
-            cls.__init__ = made  # type: ignore[misc]
+            if self.init is None:
+                dataclasses.dataclass(init=False, **self.options)(cls)
+                heir = type(
+                    cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__ or cls.__name__}
+                )
+                frozen = self.options.get("frozen", False)
+                self.init = vars(dataclasses.dataclass(repr=False, eq=False, frozen=frozen)(heir))["__init__"]
+                self.init.__qualname__ = f"{cls.__qualname__}.__init__"
+                if cls.__dict__["__init__"] is self.stand_in:  # and nobody has wrapped it
+                    cls.__init__ = self.init  # type: ignore[misc]
+        return self.init
 
 
 if TYPE_CHECKING:
@@ -55,9 +60,8 @@ else:
         unwritten = _Unwritten(cls, options)
 
         def __init__(self, *args: Any, **values: Any) -> None:
-            unwritten.write()
-            cls.__init__(self, *args, **values)
+            unwritten.written_init()(self, *args, **values)
 
-        cls.__init__ = __init__
+        cls.__init__ = unwritten.stand_in = __init__
         cls.__dataclass_fields__ = unwritten
         return cls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cloudrepo import guest_accounts
 from cloudrepo.errors import HostError
 from cloudrepo.host import json_text
-from cloudrepo.host.message import HELPERS_HOME, diagnose, encode
-from cloudrepo.host.programs import helper_text, text as text_of
+from cloudrepo.host.message import HELPER, HELPERS_HOME, diagnose, encode
+from cloudrepo.host.programs import helper_files, text as text_of
 from cloudrepo.images import resolve
 from cloudrepo.settings import Host
 from cloudrepo.ssh_config import resolve as resolve_target
@@ -42,7 +43,8 @@ def bounds(context: Context, ip: str) -> dict[str, Any]:
 
 
 def _request(context: Context, ip: str, *, undo: bool) -> dict[str, Any]:
-    return {"do": "undo" if undo else "apply", "helper": helper_text(), "bounds": bounds(context, ip)}
+    files = helper_files(os.path.dirname(HELPER))
+    return {"do": "undo" if undo else "apply", "helper": files, "bounds": bounds(context, ip)}
 
 
 def script(context: Context, ip: str, *, undo: bool) -> str:

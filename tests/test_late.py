@@ -97,6 +97,19 @@ def test_nothing_is_written_before_an_object_is_made() -> None:
     assert {"__repr__", "__eq__", "__hash__", "__setattr__", "__lt__"} <= set(vars(card)) & set(vars(fast))
 
 
+def test_who_has_wrapped_the_init_stays_around_it() -> None:
+    card, _ = example(dataclass)
+    genuine, asked = card.__init__, []
+
+    def init(self: Any, **values: Any) -> None:
+        asked.append(values)
+        genuine(self, **values)
+
+    card.__init__ = init
+    assert [card(name="a").speed, card(name="b").name] == [3, "b"]
+    assert asked == [{"name": "a"}, {"name": "b"}]
+
+
 def test_an_init_of_its_own_is_told_at_once() -> None:
     with pytest.raises(TypeError, match=r"has an __init__ of its own: take dataclasses\.dataclass"):
 

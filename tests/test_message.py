@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudrepo.errors import HostUnreachable
-from cloudrepo.host import message, programs
+from cloudrepo.host import hardening, message, programs
 from cloudrepo.plan import Plan, Stage, Step, WriteFile
 
 BOOT = (sys.executable, *message.PYTHON[1:])
@@ -126,26 +127,54 @@ def test_the_helper_is_one_program_whose_text_is_its_version() -> None:
     ast.parse(text, feature_version=(3, 8))
     assert "cloudrepo." not in "".join(line for line in text.splitlines() if line.startswith(("from ", "import ")))
     assert all(programs.source(part).rstrip().splitlines()[-1] in text for part in programs.HELPER_PARTS)
-    assert text.rstrip().endswith(f"helper_main({programs.helper_version()!r}))")
     assert len(message.encode("runner", {}, has_helper=True)) < 200
+    (program, start), version = programs.helper_files("/x").items(), programs.helper_version()
+    assert program == (f"helper_{version}.py", text) and start[0] == "helper"
+    assert start[1].startswith("#!/usr/bin/python3 -IS\n") and start[1].endswith(f"helper_main({version!r}))\n")
+    assert hardening.PROGRAM.fullmatch(program[0]), "a later version finds it, and removes it"
+    compiled = importlib.util.cache_from_source(program[0])
+    assert hardening.PROGRAM.fullmatch(os.path.basename(compiled)) and os.path.dirname(compiled) == "__pycache__"
+
+
+def run_helper(folder: Path, said: bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run((sys.executable, "-IS", str(folder / "helper")), input=said, capture_output=True)
 
 
 def test_what_root_must_be_for_the_helper_to_run(tmp_path: Path) -> None:
     """Without root it says so; a program in the place of a plan is refused, and so is another version."""
-    path = tmp_path / "helper"
-    path.write_text(programs.helper_text())
-    path.chmod(0o755)
-    answer = subprocess.run((sys.executable, "-IS", str(path)), input=b"", capture_output=True)
+    for name, text in programs.helper_files(str(tmp_path)).items():
+        (tmp_path / name).write_text(text)
+    answer = run_helper(tmp_path, b"")
     wanted = message.CUT if os.geteuid() == 0 else "the helper is run by sudo"
     assert answer.returncode == 1 and wanted.encode() in answer.stderr
     if os.geteuid() == 0:
         whole = message.encode("runner", {"installation": "0badc0de"})
-        answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
-        assert json.loads(answer.stdout)["code"] == "grammar"
-        path.write_text(programs.helper_text().replace(repr(programs.helper_version()), repr("0" * 16)))
+        assert json.loads(run_helper(tmp_path, whole).stdout)["code"] == "grammar"
+        start = (tmp_path / "helper").read_text()
+        (tmp_path / "helper").write_text(start.replace(repr(programs.helper_version()), repr("0" * 16)))
         whole = message.encode("runner", {"installation": "0badc0de"}, has_helper=True)
-        answer = subprocess.run((sys.executable, "-IS", str(path)), input=whole, capture_output=True)
-        assert json.loads(answer.stdout)["code"] == "version"
+        assert json.loads(run_helper(tmp_path, whole).stdout)["code"] == "version"
+
+
+def test_python_keeps_the_helper_compiled_and_nobody_else_may_write_there(tmp_path: Path) -> None:
+    """Whatever the umask of who starts it, and though what was kept is damaged."""
+    for name, text in programs.helper_files(str(tmp_path)).items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644)
+    before = os.umask(0)
+    try:
+        said = run_helper(tmp_path, b"").stderr
+    finally:
+        os.umask(before)
+    kept = tmp_path / "__pycache__"
+    [compiled] = kept.iterdir()
+    assert hardening.PROGRAM.fullmatch(compiled.name)
+    assert [kept.stat().st_mode & 0o777, compiled.stat().st_mode & 0o777] == [0o755, 0o644]
+    made = compiled.stat().st_mtime_ns
+    assert run_helper(tmp_path, b"").stderr == said and compiled.stat().st_mtime_ns == made
+    for damaged in (b"", bytes(4096)):  # what a file may be after a loss of power
+        compiled.write_bytes(damaged)
+        assert run_helper(tmp_path, b"").stderr == said
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 HELPER = "/usr/local/lib/cloudrepo/helper"
+FOLDER = os.path.dirname(HELPER)
+COMPILED = f"{FOLDER}/__pycache__"  # Python's own
+#: The program, by its version, and what Python makes of it.
+PROGRAM = re.compile(r"(helper_[0-9a-f]{16})[.](?:py|cpython-[0-9]+[.]pyc)", re.ASCII)
 BOUNDS = "/etc/cloudrepo/helper.d"
 SUDOERS = "/etc/sudoers.d"
 FIND = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -34,7 +38,8 @@ class Hardening:
     """One host, one installation.
 
     Args:
-        asked: `account`, `helper` (the program's text) and `bounds` (as in `judge.Bounds`, but for `home`).
+        asked: `do`, `helper` (texts by the names of files, the one that sudo starts last) and `bounds` (as in
+            `judge.Bounds`, but for `home`).
     """
 
     def __init__(self, asked: Any) -> None:
@@ -60,11 +65,13 @@ class Hardening:
         self.look()
         bounds = dict(self.asked["bounds"], home=self.entry.pw_dir)
         bounds["trunks"] = self.uplinks(bounds["bridge"]) or self.known_uplinks()
-        for path in (os.path.dirname(HELPER), BOUNDS, bounds["base_dir"]):
+        for path in (FOLDER, COMPILED, BOUNDS, bounds["base_dir"]):
             self.make_folders(path)
-        self.write(HELPER, self.asked["helper"], 0o755)
+        for name, text in self.asked["helper"].items():
+            self.write(f"{FOLDER}/{name}", text, 0o755 if f"{FOLDER}/{name}" == HELPER else 0o644)
         self.write(self.bounds_file, json.dumps(bounds, indent=1, sort_keys=True) + "\n", 0o644)
         self.limit()
+        self.remove_programs(keep=self.asked["helper"])
 
     def look(self) -> None:
         """Refuse a host on which the rule would not hold."""
@@ -218,10 +225,19 @@ class Hardening:
             self.remove(self.sudoers_file)
         if not left:
             self.remove(HELPER)
-            for folder in (os.path.dirname(HELPER), BOUNDS, os.path.dirname(BOUNDS)):
+            self.remove_programs(keep=())
+            for folder in (COMPILED, FOLDER, BOUNDS, os.path.dirname(BOUNDS)):
                 if os.path.isdir(folder) and not os.listdir(folder):
                     os.rmdir(folder)
                     self.changed.append(f"removed {folder}")
+
+    def remove_programs(self, keep: Any) -> None:
+        """Remove programs of other versions than those that are kept, and what Python made of them."""
+        for folder in (FOLDER, COMPILED):
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+                program = PROGRAM.fullmatch(name)
+                if program and f"{program.group(1)}.py" not in keep:
+                    self.remove(f"{folder}/{name}")
 
     def remove(self, path: str) -> None:
         """Remove a file; content when it is not there."""

@@ -21,7 +21,20 @@ HELPER_PARTS = ("relay", *RUNNER_PARTS, "grammar", "texts", "flow_ways", "judge"
 
 _OWN_IMPORTS = re.compile(r"^from (?:cloudrepo\.host[\w.]*|__future__) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 _BEGIN = "from __future__ import annotations\n\n"
-_END = "\n\nif __name__ == '__main__':\n"
+#: What sudo starts. Python compiles a program that it starts each time, which takes longer than all that the helper
+#: does for a plan; what it imports it keeps compiled.
+_START = """\
+#!/usr/bin/python3 -IS
+# Made by `./cloud worker harden`: what sudo starts. The program lies beside it, where Python keeps it compiled.
+import os
+import sys
+
+os.umask(0o022)  # what is kept compiled is root's alone to write
+sys.path.append({folder!r})
+from helper_{version} import helper_main
+
+sys.exit(helper_main({version!r}))
+"""
 
 
 def source(name: str) -> str:
@@ -39,21 +52,26 @@ def text(name: str) -> str:
 def helper_text() -> str:
     """The whole text of the installed helper."""
     head = (
-        "#!/usr/bin/python3 -IS\n"
         "# The helper of Cloud Repositorio, made by `./cloud worker harden`. Its text is its version: do not edit it.\n"
     )
-    program = f"{head}{_BEGIN}import sys\n\ngrammar = sys.modules[__name__]\n\n{_joined(HELPER_PARTS)}"
-    return f"{program}{_END}    sys.exit(helper_main({_version_of(program)!r}))\n"
+    return f"{head}{_BEGIN}import sys\n\ngrammar = sys.modules[__name__]\n\n{_joined(HELPER_PARTS)}"
 
 
+@cache
 def helper_version() -> str:
     """What a message names instead of bringing a program: 16 hex digits of the text's digest."""
-    return _version_of(helper_text().rpartition(_END)[0])
+    return hashlib.sha256(helper_text().encode()).hexdigest()[:16]
+
+
+def helper_files(folder: str) -> dict[str, str]:
+    """The texts of the helper's files by their names, in the order in which they are written: the last one counts.
+
+    Args:
+        folder: where they lie.
+    """
+    version = helper_version()
+    return {f"helper_{version}.py": helper_text(), "helper": _START.format(folder=folder, version=version)}
 
 
 def _joined(names: tuple[str, ...]) -> str:
     return "\n\n".join(f"# == {name}.py\n\n{_OWN_IMPORTS.sub('', source(name))}" for name in names)
-
-
-def _version_of(program: str) -> str:
-    return hashlib.sha256(program.encode()).hexdigest()[:16]

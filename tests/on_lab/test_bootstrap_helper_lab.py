@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloudrepo.host.hardening import HELPER
-from cloudrepo.host.programs import helper_text
+from cloudrepo.host.hardening import COMPILED, FOLDER, HELPER
+from cloudrepo.host.programs import helper_files
 from control import hardening
 from lab.guestless import FIRST_IN_PATH
 from on_lab.bare_host import BARE, bare, cloud
@@ -86,7 +86,11 @@ def test_what_it_said_is_so_on_the_host(cluster: Cluster) -> None:
         return cluster.host(BARE, *words).strip()
 
     assert host("stat", "-c", "%U:%G %a", HELPER, RULE) == "root:root 755\nroot:root 440"
-    assert host("cat", HELPER) == helper_text().strip()
+    (program, _), files = helper_files(FOLDER).items(), helper_files(FOLDER)
+    assert {name: host("cat", f"{FOLDER}/{name}") for name in files} == {n: text.strip() for n, text in files.items()}
+    [compiled] = host("ls", COMPILED).split()
+    assert compiled.startswith(f"{program[0].removesuffix('.py')}.cpython-")
+    assert host("stat", "-c", "%U:%G %a", COMPILED, f"{COMPILED}/{compiled}") == "root:root 755\nroot:root 644"
     assert host("ovs-vsctl", "list-ports", "br-int") == "eth1" and "UP" in host("ip", "link", "show", "dev", "eth1")
     assert host("getent", "passwd", "cloudvm").endswith(":/nonexistent:/usr/sbin/nologin")
     assert json.loads(host("cat", bounds_file(cluster.api)))["trunks"] == ["eth1"]

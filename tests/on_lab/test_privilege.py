@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cloudrepo.host.hardening import COMPILED, FOLDER
 from cloudrepo.host.message import HELPER, PYTHON, encode
 from cloudrepo.host.programs import helper_version
 from cloudrepo.naming import machine_uuid, run_root
@@ -124,6 +125,10 @@ def test_sudo_runs_the_helper_alone_and_the_helper_runs_no_program(thief: Thief)
         f"sudo -n -E {HELPER} < /dev/null; false",
         f"echo x >> {HELPER}",
         f"mv {HELPER} {HELPER}.old",
+        f"echo x >> {FOLDER}/helper_{helper_version()}.py",
+        f"mkdir {FOLDER}/json",
+        f"rm -r {COMPILED}",
+        f"touch {COMPILED}/json.cpython-311.pyc",
         "echo x > /etc/cloudrepo/helper.d/x.json",
         f"cd {IMAGES} && mkdir x",
     ):
@@ -151,8 +156,9 @@ def test_sudo_runs_the_helper_alone_and_the_helper_runs_no_program(thief: Thief)
 def test_another_version_and_an_unprepared_host_say_what_to_do(thief: Thief) -> None:
     """The orchestrator was updated and the host was not; the host was never prepared for this installation."""
     host = thief.cluster.host
-    text = host(HOST, "cat", HELPER)
-    assert helper_version() in text
+    assert helper_version() in host(HOST, "cat", HELPER)
+    old = [f"{FOLDER}/helper_{'0' * 16}.py", f"{COMPILED}/helper_{'0' * 16}.cpython-311.pyc"]
+    host(HOST, "touch", *old)
     host(HOST, "sh", "-c", f"sed -i s/{helper_version()}/{'0' * 16}/ {HELPER}")
     try:
         plan = Plan(installation=thief.installation, observe=(Step(name="n", label="n", act=words("nproc")),))
@@ -161,7 +167,7 @@ def test_another_version_and_an_unprepared_host_say_what_to_do(thief: Thief) -> 
             thief.cluster.api.executor.run_plan(HOST, plan)
         assert f"`./cloud worker harden {HOST}` again" in caught.value.remedy  # type: ignore[attr-defined]
         done, answer = thief.cluster.api.harden_worker(HOST, admin="admin")
-        assert (done, answer["changed"]) == (True, [f"wrote {HELPER}"])
+        assert (done, answer["changed"]) == (True, [f"wrote {HELPER}", *(f"removed {path}" for path in old)])
     finally:
         host(HOST, "sh", "-c", f"sed -i s/{'0' * 16}/{helper_version()}/ {HELPER}")
     assert thief.cluster.api.executor.run_plan(HOST, plan).observed["n"].status == 0
@@ -174,7 +180,11 @@ def test_another_version_and_an_unprepared_host_say_what_to_do(thief: Thief) -> 
 def test_hardening_says_what_it_changed_and_can_be_repeated_and_undone(thief: Thief) -> None:
     api, host = thief.cluster.api, thief.cluster.host
     other = HOSTS[1]
-    everything = ("sh", "-c", "cd /etc; find cloudrepo sudoers.d /usr/local/lib -type f | sort | xargs sha256sum")
+    everything = (
+        "sh",
+        "-c",
+        "cd /etc; find cloudrepo sudoers.d /usr/local/lib -name '*.pyc' -o -type f -exec sha256sum {} +",
+    )
     before = host(other, *everything)
     assert api.harden_worker(other, admin="admin") == (True, {"changed": [], "warnings": []})
     assert host(other, *everything) == before
