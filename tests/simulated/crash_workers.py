@@ -6,6 +6,7 @@ may need, so that those forked from it find it there, and ends with the process 
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
 import pkgutil
@@ -72,6 +73,7 @@ def main() -> None:
     _refuse_networks()
     for module in pkgutil.iter_modules(control.__path__, "control."):
         importlib.import_module(module.name)
+    _write_dataclasses()
     line: Connection[list[str], tuple[Scenario, list[Case], Known]] = Connection(int(sys.argv[1]))
     gc.disable()  # a process that is forked collects nothing: that would copy every page it shares
     gc.freeze()
@@ -84,6 +86,14 @@ def main() -> None:
         line.send([f"{case}: {wrong}" for case, wrong in told if wrong])
         gc.collect()
         gc.freeze()
+
+
+def _write_dataclasses() -> None:
+    """Have the methods of all of them written here, once, and not in each that is forked (`late_dataclass.py`)."""
+    for module in list(sys.modules.values()):
+        for value in list(vars(module).values()):
+            if isinstance(value, type):
+                dataclasses.is_dataclass(value)  # to ask is enough
 
 
 def _refuse_networks() -> None:
