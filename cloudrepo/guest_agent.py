@@ -20,7 +20,8 @@ from cloudrepo.host import json_text
 from cloudrepo.late_dataclass import dataclass
 
 DELIMITER = b"\xff"
-POLL_S = 0.1
+POLL_S = 0.1  # between questions whether a program has ended, at first
+SLOWEST_POLL_S = 1.0  # and later: a guest works for each question
 
 
 class GuestSilent(CloudError):
@@ -122,7 +123,8 @@ class GuestAgent:
             GuestSilent: it did not end in time, or the agent fell silent.
             GuestRefused: the program could not be started.
         """
-        until = time.monotonic() + timeout_s
+        began = time.monotonic()
+        until = began + timeout_s
         arguments: dict[str, Any] = {"path": words[0], "arg": list(words[1:]), "capture-output": True}
         if stdin:
             data = stdin.encode() if isinstance(stdin, str) else stdin
@@ -137,7 +139,7 @@ class GuestAgent:
                     return _result(status)
                 if time.monotonic() > until:
                     raise GuestSilent(f"{words[0]} did not end within {timeout_s:g} s in the guest", code="guest.slow")
-                time.sleep(POLL_S)
+                time.sleep(min(max(POLL_S, (time.monotonic() - began) / 10), SLOWEST_POLL_S))
         finally:
             if not is_over:
                 self._end(pid)

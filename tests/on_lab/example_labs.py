@@ -95,12 +95,16 @@ class LabOf:
         """Until the start script of each machine has ended, without a fault."""
         for name, node in self.nodes.items():
             if node.start and node.flavor == ROUTER:
-                found = json.loads(self.wait(name, "cat /run/cloud-init/result.json", seconds=BOOT_S))["v1"]
+                found = json.loads(self._content(name, "/run/cloud-init/result.json", BOOT_S))["v1"]
                 log = "cat /var/log/cloud-init-output.log; tail -n 60 /var/log/cloud-init.log"
                 assert found["errors"] == [] and "NoCloud" in found["datasource"], (found, self.said(name, log))
             elif node.start:
-                status = self.wait(name, "cat /run/first-boot/status")
+                status = self._content(name, "/run/first-boot/status", PATIENCE_S)
                 assert status == "0\n", self.said(name, "cat /run/first-boot/output")
+
+    def _content(self, name: str, path: str, seconds: float) -> str:
+        """What a file of a guest holds, once there is one that holds something."""
+        return self.cluster.guest_waits(self.ids[name], f"[ -s {path} ] && cat {path}", seconds)
 
     def mac(self, name: str, card: str) -> str:
         """The MAC of a card, as the records have it."""
