@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from cli.redrawing import Redrawing
 from cli.screen import BAD, FAINT, GOOD, Screen
 from cli.text import clean
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from cloudrepo.progress import Progress
 
 BAR_WIDTH = 16
-REFRESH_PER_S = 12  # a step's line is up within a tenth of a second
 LONG_S = 100.0  # what is longer is said in minutes
 FAILED = "FAILED "
 EARLY = 3  # steps that must have ended before the rest is guessed from them
@@ -46,7 +46,7 @@ class ProgressDisplay:
         self._lock = threading.Lock()
         self._latest: dict[str, Progress] = {}
         self._ended: dict[str, int] = {}
-        self._live: Live | None = None
+        self._live: tuple[Live, Redrawing] | None = None
         self._is_left = False
         self._began = clock()
         self._over: float | None = None
@@ -65,20 +65,23 @@ class ProgressDisplay:
         if self._screen.live and self._live is None:
             from rich.live import Live
 
-            self._live = Live(
+            live = Live(
                 console=self._screen.console,
                 get_renderable=self._table,
-                refresh_per_second=REFRESH_PER_S,
+                auto_refresh=False,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._live.start()
+            live.start(refresh=True)
+            self._live = live, Redrawing(live.refresh)
 
     def pause(self) -> None:
         """Leave the last picture standing and draw no more, so that a question can be asked under it."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        drawn, self._live = self._live, None
+        if drawn is not None:
+            live, redrawing = drawn
+            redrawing.stop()
+            live.stop()  # which draws it a last time
             self._screen.lines += len(self._latest) + bool(self._hint)
 
     def leave(self) -> None:
@@ -124,6 +127,8 @@ class ProgressDisplay:
                 mark = "" if step.ok else FAILED
                 line = f"{self.seconds:6.2f} s  {step.host:<12} {place:>7}  {mark}{step.label}"
                 self._screen.line((line, "" if step.ok else BAD))
+        if (drawn := self._live) is not None:
+            drawn[1].news()
 
     def _left_s(self, host: str) -> float | None:
         """Seconds that a host still needs, by what its steps took so far; None = too early to say, or done.
