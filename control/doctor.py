@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from cloudrepo.settings import Settings
 CHECKOUT = Path(__file__).resolve().parent.parent
 PEOPLE = range(1000, 65534)  # uids of accounts that people log in with (login.defs(5))
 NO_SHELLS = ("nologin", "false", "sync")
+PACKAGES = ("cli", "cloudrepo", "control")
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 DEADLINE_S = 30
 NOT_CODE = frozenset({".git", ".lab", ".lab-cache", ".pytest_cache", ".ruff_cache", ".mypy_cache"})
@@ -60,6 +63,8 @@ def access(
         accounts=tuple(asked),
         unread=tuple(unread),
         tunnels=ports_of(settings.vnc.tunnels),
+        uncompiled=sum(not _is_kept(path, owner.pw_uid) for path in _modules()),
+        compiling=(sys.executable, "-m", "compileall", "-q", *map(str, _parts())),
     )
     return owner.pw_name, [*named_but_unknown(sorted(set(accounts) - known)), *judge(facts)]
 
@@ -158,6 +163,27 @@ def _program(seen: set[str]) -> Iterator[PathFact]:
             folders[:] = [name for name in folders if name not in NOT_CODE]
             for name in (*folders, *files):
                 yield from _fact(f"{folder}/{name}", "trusted", seen, is_real=True)
+
+
+def _parts() -> list[Path]:
+    """The modules and packages of the checkout that a menu may load."""
+    return [*sorted(CHECKOUT.glob("*.py")), *(CHECKOUT / name for name in PACKAGES)]
+
+
+def _modules() -> Iterator[Path]:
+    for part in _parts():
+        yield from sorted(part.rglob("*.py")) if part.is_dir() else (part,)
+
+
+def _is_kept(path: Path, uid: int) -> bool:
+    """Whether Python has a module compiled as it is now (PEP 552), or an account may have it kept."""
+    status = path.stat()
+    try:
+        head = Path(importlib.util.cache_from_source(str(path))).read_bytes()[:16]
+    except OSError:
+        head = b""
+    now = struct.pack("<4sIII", importlib.util.MAGIC_NUMBER, 0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size)
+    return head == now or path.parent.stat().st_uid == uid
 
 
 def _fact(

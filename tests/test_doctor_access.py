@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -353,6 +354,29 @@ def test_a_program_that_others_may_change_is_found(tmp_path: Path, monkeypatch: 
     found = {fact.path: oct(fact.mode) for fact in looks._program(set())}
     assert found[str(program / "cli/menu.py")] == "0o666"
     assert str(program / ".git/x") not in found
+
+
+def test_a_program_that_menus_compile_at_each_login_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "cli/menu.py"
+    module.parent.mkdir()
+    (tmp_path / "main.py").write_text("import cli.menu\n")
+    module.write_text("x = 1\n")
+    monkeypatch.setattr(looks, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(looks, "PACKAGES", ("cli",))
+    another = os.getuid() + 1
+    assert list(looks._modules()) == [tmp_path / "main.py", module]
+    assert looks._is_kept(module, os.getuid()), "its owner's menu keeps it at the first login"
+    assert not looks._is_kept(module, another)
+    for part in looks._parts():
+        subprocess.run([sys.executable, "-m", "compileall", "-q", str(part)], check=True)
+    assert all(looks._is_kept(path, another) for path in looks._modules())
+    module.write_text("x = 12\n")  # an update
+    assert [path for path in looks._modules() if not looks._is_kept(path, another)] == [module]
+
+    words = ("/opt/x/.venv/bin/python", "-m", "compileall", "-q", "/opt/x/cli")
+    [found] = access.judge(replace(FACTS, uncompiled=1, compiling=words))
+    assert (found.code, found.level) == ("access.program.compiled", Level.WARNING)
+    assert found.remedy.endswith(" ".join(words)) and access.judge(FACTS) == []
 
 
 def test_no_state_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

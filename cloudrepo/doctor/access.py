@@ -75,6 +75,8 @@ class Facts:
         accounts: those that people log in with.
         unread: what could not be looked at, and why.
         tunnels: the ports that tunnels to screens begin at (`vnc.tunnels`); empty = any, so that sshd can open none.
+        uncompiled: how many modules of the program each menu compiles anew, since its account may not keep them.
+        compiling: the words that have Python keep them compiled.
     """
 
     owner: str
@@ -84,6 +86,8 @@ class Facts:
     accounts: tuple[AccountFact, ...] = ()
     unread: tuple[str, ...] = field(default=())
     tunnels: range = range(0)
+    uncompiled: int = 0
+    compiling: tuple[str, ...] = ()
 
     @property
     def screens(self) -> tuple[str, ...]:
@@ -98,7 +102,7 @@ class Facts:
 
 def judge(facts: Facts) -> list[Finding]:
     """Everything that is wrong or could not be seen, and a word for each part where nothing is."""
-    return [*_files(facts), *_entrances(facts), *_unread(facts)]
+    return [*_files(facts), *_speed(facts), *_entrances(facts), *_unread(facts)]
 
 
 def lines_for_sshd(facts: Facts) -> str:
@@ -178,6 +182,17 @@ def _path(fact: PathFact, facts: Facts) -> Iterator[Finding]:
         text = f"others can {what} {fact.path}, which decides what {facts.owner} runs"
         yield Finding(
             code="access.files.writable", level=Level.WRONG, text=text, evidence=mode, remedy=f"chmod go-w {quoted}"
+        )
+
+
+def _speed(facts: Facts) -> Iterator[Finding]:
+    if facts.uncompiled:
+        yield Finding(
+            code="access.program.compiled",
+            level=Level.WARNING,
+            text=f"each menu compiles {facts.uncompiled} modules of the program, which {facts.owner} may not keep: "
+            "a login takes twice as long",
+            remedy=f"After each update, as who owns the program: {shlex.join(facts.compiling)}",
         )
 
 

@@ -139,6 +139,9 @@ class Door:
                     shutil.copytree(source, program / source.name, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy(source, program / source.name)
+        parts = [str(path.relative_to(program)) for path in sorted(program.glob("*.py"))]
+        words = (sys.executable, "-m", "compileall", "-q", *parts, "cli", "cloudrepo", "control")
+        subprocess.run(words, cwd=program, check=True)
         python = Path(os.path.realpath(sys.executable))
         (program / ".venv/bin").mkdir(parents=True)
         (program / ".venv/lib").mkdir()
