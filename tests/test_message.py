@@ -187,6 +187,7 @@ def test_python_keeps_the_helper_compiled_and_nobody_else_may_write_there(tmp_pa
         (127, "bash: line 1: /usr/bin/python3: No such file or directory", "host.python"),
         (127, "sh: 1: sudo: not found", "host.sudo"),
         (127, "", "host.python"),
+        (1, "ModuleNotFoundError: No module named 'helper_0123456789abcdef'", "host.helper"),
         (1, f"{message.TOO_OLD}, this host has 3.6.8", "host.python"),
         (1, message.CUT, "host.cut"),
         (3, "what", "host.runner"),

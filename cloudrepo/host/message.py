@@ -121,6 +121,7 @@ _NOPASSWD = "on the host give the account a line `USER ALL=(ALL) NOPASSWD: ALL` 
 _HARDEN = "run `./cloud worker harden IP` for this host, or set host.privilege to sudo if that is what it should be"
 _CAUSES = (
     (f"{HELPER}: command not found", "the helper is not installed", _HARDEN, "host.helper"),
+    ("No module named 'helper_", "the helper is not whole", _HARDEN, "host.helper"),
     (f"{HELPER}: No such file", "the helper is not installed", _HARDEN, "host.helper"),
     ("a password is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),
     ("a terminal is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),

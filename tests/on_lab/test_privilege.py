@@ -158,7 +158,8 @@ def test_another_version_and_an_unprepared_host_say_what_to_do(thief: Thief) -> 
     host = thief.cluster.host
     assert helper_version() in host(HOST, "cat", HELPER)
     old = [f"{FOLDER}/helper_{'0' * 16}.py", f"{COMPILED}/helper_{'0' * 16}.cpython-311.pyc"]
-    host(HOST, "touch", *old)
+    host(HOST, "cp", f"{FOLDER}/helper_{helper_version()}.py", old[0])
+    host(HOST, "touch", old[1])
     host(HOST, "sh", "-c", f"sed -i s/{helper_version()}/{'0' * 16}/ {HELPER}")
     try:
         plan = Plan(installation=thief.installation, observe=(Step(name="n", label="n", act=words("nproc")),))
