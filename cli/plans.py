@@ -95,7 +95,9 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     _show_quota(screen, found["quota"])
     unknown = [host["host"] for host in found["hosts"] if host["error"]]
     if unknown:
-        screen.line((f"What would be done on {count(len(unknown), 'host')} is not known; nothing was done.", BAD))
+        elsewhere = f" Elsewhere {count(found['differences'], 'action')}." if found["differences"] else ""
+        screen.line((f"What would be done on {count(len(unknown), 'host')} is not known.{elsewhere}", BAD))
+        screen.line("Nothing was done.")
     elif found["differences"]:
         screen.line(f"{count(found['differences'], 'action')}; nothing was done.")
     else:

@@ -80,8 +80,10 @@ class ProgressDisplay:
         drawn, self._live = self._live, None
         if drawn is not None:
             live, redrawing = drawn
-            redrawing.stop()
-            live.stop()  # which draws it a last time
+            try:
+                redrawing.stop()
+            finally:
+                live.stop()  # which draws it a last time
             self._screen.lines += len(self._latest) + bool(self._hint)
 
     def leave(self) -> None:

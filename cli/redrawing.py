@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 PAUSE_S = 0.08  # between two pictures: a step's line is up within a tenth of a second
-LONGEST_S = 1.0  # without news, for times that go by
+LONGEST_S = 0.9  # without news, for seconds that go by
 
 
 class Redrawing:

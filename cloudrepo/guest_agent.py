@@ -137,9 +137,10 @@ class GuestAgent:
                 if status["exited"]:
                     is_over = True
                     return _result(status)
-                if time.monotonic() > until:
+                now = time.monotonic()
+                if now > until:
                     raise GuestSilent(f"{words[0]} did not end within {timeout_s:g} s in the guest", code="guest.slow")
-                time.sleep(min(max(POLL_S, (time.monotonic() - began) / 10), SLOWEST_POLL_S))
+                time.sleep(min(max(POLL_S, (now - began) / 10), SLOWEST_POLL_S, until - now))
         finally:
             if not is_over:
                 self._end(pid)

@@ -172,18 +172,26 @@ def _parts() -> list[Path]:
 
 def _modules() -> Iterator[Path]:
     for part in _parts():
-        yield from sorted(part.rglob("*.py")) if part.is_dir() else (part,)
+        if part.is_dir():
+            yield from sorted(part.rglob("*.py"))
+        elif part.name != "main.py":  # what is started is never kept
+            yield part
 
 
 def _is_kept(path: Path, uid: int) -> bool:
     """Whether Python has a module compiled as it is now (PEP 552), or an account may have it kept."""
-    status = path.stat()
+    kept = Path(importlib.util.cache_from_source(str(path)))
     try:
-        head = Path(importlib.util.cache_from_source(str(path))).read_bytes()[:16]
+        status = path.stat()
+    except OSError:  # it has just gone, or an editor's link to nowhere
+        return True
+    try:
+        head = kept.read_bytes()[:16]
     except OSError:
         head = b""
     now = struct.pack("<4sIII", importlib.util.MAGIC_NUMBER, 0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size)
-    return head == now or path.parent.stat().st_uid == uid
+    folder = kept.parent if kept.parent.exists() else path.parent
+    return head == now or folder.stat().st_uid == uid
 
 
 def _fact(

@@ -257,7 +257,7 @@ def test_a_plan_that_would_not_go_well_is_status_1_and_not_kept(
     assert run("plan", "lab") == 1
     shown = capsys.readouterr().out
     assert "10.0.10.2  could not be looked at\n" in shown and "10.0.10.1  " in shown
-    assert "What would be done on 1 host is not known; nothing was done.\n" in shown
+    assert "What would be done on 1 host is not known. Elsewhere 25 actions.\nNothing was done.\n" in shown
     assert "all is as it wants it" not in shown and "10.0.10.2  0 actions" not in shown
     assert run("plan", "lab", "--action", "dance") == 1
     assert "dance cannot be planned" in capsys.readouterr().out

@@ -364,14 +364,20 @@ def test_a_program_that_menus_compile_at_each_login_is_found(tmp_path: Path, mon
     monkeypatch.setattr(looks, "CHECKOUT", tmp_path)
     monkeypatch.setattr(looks, "PACKAGES", ("cli",))
     another = os.getuid() + 1
-    assert list(looks._modules()) == [tmp_path / "main.py", module]
+    assert list(looks._modules()) == [module], "what is started is never kept"
     assert looks._is_kept(module, os.getuid()), "its owner's menu keeps it at the first login"
     assert not looks._is_kept(module, another)
     for part in looks._parts():
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(part)], check=True)
     assert all(looks._is_kept(path, another) for path in looks._modules())
+    (tmp_path / "cli/.#menu.py").symlink_to("ann@pc.1234")  # an editor's
     module.write_text("x = 12\n")  # an update
     assert [path for path in looks._modules() if not looks._is_kept(path, another)] == [module]
+    if os.getuid() == 0:  # who looked as root had Python make the folder
+        os.chown(module.parent, another, another)
+        assert not looks._is_kept(module, another)
+        os.chown(module.parent / "__pycache__", another, another)
+        assert looks._is_kept(module, another)
 
     words = ("/opt/x/.venv/bin/python", "-m", "compileall", "-q", "/opt/x/cli")
     [found] = access.judge(replace(FACTS, uncompiled=1, compiling=words))

@@ -110,6 +110,48 @@ def test_who_has_wrapped_the_init_stays_around_it() -> None:
     assert asked == [{"name": "a"}, {"name": "b"}]
 
 
+class Stopped(BaseException):
+    """As Ctrl-C."""
+
+
+def stopped_at(line: int, call: Callable[[], Any]) -> bool:
+    """Whether a call was stopped at so many lines of the standard library's dataclasses, from 1."""
+    seen = 0
+
+    def trace(frame: types.FrameType, event: str, _value: Any) -> Any:
+        nonlocal seen
+        if frame.f_globals.get("__name__") != "dataclasses":
+            return None
+        seen += event == "line"
+        if seen == line:
+            sys.settrace(None)
+            raise Stopped
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Stopped:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_who_is_stopped_while_methods_are_written_leaves_nothing_half_done() -> None:
+    """Ctrl-C at any moment; the menu goes on after it."""
+    expected = [look(*example(dataclasses.dataclass)) for look in LOOKS]
+    stops = 0
+    for line in range(1, 100_000, 37):
+        card, fast = example(dataclass)
+        if not stopped_at(line, lambda fast=fast: fast(name="a")):  # type: ignore[misc]
+            break
+        stops += 1
+        assert [look(card, fast) for look in LOOKS] == expected, line
+    assert stops > 30
+
+
 def test_an_init_of_its_own_is_told_at_once() -> None:
     with pytest.raises(TypeError, match=r"has an __init__ of its own: take dataclasses\.dataclass"):
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,25 +157,64 @@ def test_what_root_must_be_for_the_helper_to_run(tmp_path: Path) -> None:
         assert json.loads(run_helper(tmp_path, whole).stdout)["code"] == "version"
 
 
-def test_python_keeps_the_helper_compiled_and_nobody_else_may_write_there(tmp_path: Path) -> None:
-    """Whatever the umask of who starts it, and though what was kept is damaged."""
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The program of the helper; beside it what sudo starts."""
     for name, text in programs.helper_files(str(tmp_path)).items():
         (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o644)
-    before = os.umask(0)
-    try:
-        said = run_helper(tmp_path, b"").stderr
-    finally:
-        os.umask(before)
-    kept = tmp_path / "__pycache__"
-    [compiled] = kept.iterdir()
-    assert hardening.PROGRAM.fullmatch(compiled.name)
-    assert [kept.stat().st_mode & 0o777, compiled.stat().st_mode & 0o777] == [0o755, 0o644]
-    made = compiled.stat().st_mtime_ns
-    assert run_helper(tmp_path, b"").stderr == said and compiled.stat().st_mtime_ns == made
-    for damaged in (b"", bytes(4096)):  # what a file may be after a loss of power
+    return tmp_path / f"helper_{programs.helper_version()}.py"
+
+
+def compiling(program: Path) -> str:
+    words = (sys.executable, "-IS", "-c", hardening.COMPILE, str(program))
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_what_sudo_starts_writes_nothing(installed: Path) -> None:
+    """Its caller sets its limits: what it wrote could be cut, and would be cut for all who come after."""
+    before = sorted(installed.parent.iterdir())
+    assert run_helper(installed.parent, b"").returncode == 1
+    assert sorted(installed.parent.iterdir()) == before
+
+
+def test_the_program_is_compiled_once_and_anew_when_it_is_damaged(installed: Path) -> None:
+    said = run_helper(installed.parent, b"").stderr
+    compiled = Path(compiling(installed))
+    assert hardening.PROGRAM.fullmatch(compiled.name) and [compiled] == list(compiled.parent.iterdir())
+    whole = compiled.read_bytes()
+    assert compiling(installed) == "", "it was done"
+    for damaged in (b"", whole[:16], whole[:4096], whole[:-1], whole[:4096] + bytes(4096), bytes(len(whole))):
         compiled.write_bytes(damaged)
-        assert run_helper(tmp_path, b"").stderr == said
+        assert compiling(installed) == str(compiled)
+        assert run_helper(installed.parent, b"").stderr == said
+    compiled.unlink()
+    assert compiling(installed) == str(compiled)
+
+
+def test_what_was_compiled_is_what_runs_as_long_as_the_text_is_the_same(installed: Path) -> None:
+    compiled = Path(compiling(installed))
+    known = compiled.read_bytes()
+    assert b"helper is run by sudo" in known
+    compiled.write_bytes(known.replace(b"helper is run by sudo", b"HELPER IS RUN BY SUDO"))
+    marked = installed.read_text().replace("def helper_main(", "HELPER = 'IS'\n\n\ndef helper_main(")
+    text = (
+        f"import sys; sys.path.append({str(installed.parent)!r}); import {installed.stem} as it\n"
+        "print(hasattr(it, 'HELPER'), 'RUN BY' in repr(it.helper_main.__code__.co_consts))\n"
+    )
+    words = (sys.executable, "-c", text)
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "False True\n"
+    installed.write_text(marked)
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "True False\n"
+
+
+@pytest.mark.parametrize("damage", [bytes.__len__, lambda whole: 4096])
+def test_a_damaged_helper_says_to_harden_again(installed: Path, damage: Callable[[bytes], int]) -> None:
+    compiled = Path(compiling(installed))
+    whole = compiled.read_bytes()
+    compiled.write_bytes(whole[: damage(whole) - 1])
+    said = run_helper(installed.parent, b"").stderr.decode()
+    error = message.diagnose("10.0.10.1", 1, said)
+    assert error.code == "host.helper" and "`./cloud worker harden 10.0.10.1`" in error.remedy
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,8 @@ def _speed(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             code="access.program.compiled",
             level=Level.WARNING,
-            text=f"each menu compiles {facts.uncompiled} modules of the program, which {facts.owner} may not keep: "
-            "a login takes twice as long",
+            text=f"each menu compiles {facts.uncompiled} of the program's files, since {facts.owner} may not keep them "
+            "compiled: a login takes up to twice as long",
             remedy=f"After each update, as who owns the program: {shlex.join(facts.compiling)}",
         )
 

@@ -20,9 +20,32 @@ if TYPE_CHECKING:
 
 HELPER = "/usr/local/lib/cloudrepo/helper"
 FOLDER = os.path.dirname(HELPER)
-COMPILED = f"{FOLDER}/__pycache__"  # Python's own
-#: The program, by its version, and what Python makes of it.
-PROGRAM = re.compile(r"(helper_[0-9a-f]{16})[.](?:py|cpython-[0-9]+[.]pyc)", re.ASCII)
+COMPILED = f"{FOLDER}/__pycache__"  # where Python looks
+#: The program by its version, compiled or not, and drafts of both.
+PROGRAM = re.compile(r"helper_([0-9a-f]{16})[.](?:py|cpython-[0-9]+[.]pyc)(?:[.]new(?:[.][0-9]+)?)?", re.ASCII)
+#: Compiles a module, unless that was done and can be read: by the very Python that will look for it. Python's own way
+#: of keeping what it compiled syncs nothing, and what was cut on its way to the disk it never makes anew.
+COMPILE = """
+import importlib.util, marshal, os, py_compile, sys
+from importlib.util import MAGIC_NUMBER, source_hash
+kept = importlib.util.cache_from_source(sys.argv[1])
+with open(sys.argv[1], "rb") as file:
+    head = MAGIC_NUMBER + (3).to_bytes(4, "little") + source_hash(file.read())
+try:
+    with open(kept, "rb") as file:
+        data = file.read()
+    if data[:16] == head and marshal.loads(data[16:]):
+        sys.exit()
+except (OSError, EOFError, ValueError, TypeError):
+    pass
+by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+py_compile.compile(sys.argv[1], cfile=kept + ".new", doraise=True, invalidation_mode=by_hash)
+with open(kept + ".new", "rb+") as file:
+    os.fsync(file.fileno())
+os.rename(kept + ".new", kept)
+print(kept)
+"""
+PYTHON = "/usr/bin/python3"  # the helper's
 BOUNDS = "/etc/cloudrepo/helper.d"
 SUDOERS = "/etc/sudoers.d"
 FIND = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -68,10 +91,13 @@ class Hardening:
         for path in (FOLDER, COMPILED, BOUNDS, bounds["base_dir"]):
             self.make_folders(path)
         for name, text in self.asked["helper"].items():
-            self.write(f"{FOLDER}/{name}", text, 0o755 if f"{FOLDER}/{name}" == HELPER else 0o644)
+            path = f"{FOLDER}/{name}"
+            self.write(path, text, 0o755 if path == HELPER else 0o644)
+            if path != HELPER:
+                self.compile(path)
         self.write(self.bounds_file, json.dumps(bounds, indent=1, sort_keys=True) + "\n", 0o644)
         self.limit()
-        self.remove_programs(keep=self.asked["helper"])
+        self.remove_programs()
 
     def look(self) -> None:
         """Refuse a host on which the rule would not hold."""
@@ -173,7 +199,17 @@ class Hardening:
             os.fchmod(number, mode)
             os.fsync(number)
         os.rename(draft, path)
+        sync_folder(os.path.dirname(path))
         self.changed.append(f"{'wrote' if facts else 'made'} {path}")
+
+    def compile(self, path: str) -> None:
+        """Have a module compiled, so that not each start has to; without that it is only slower."""
+        status, out, err = run(PYTHON, "-IS", "-c", COMPILE, path)
+        if status:
+            self.warnings.append(f"{path} was not compiled, so that each start takes longer: {err.strip()[-300:]}")
+        elif out.strip():
+            sync_folder(COMPILED)
+            self.changed.append(f"compiled {out.strip()}")
 
     def limit(self) -> None:
         """The rule of sudo; taken back when it turns out not to be the last word."""
@@ -224,19 +260,24 @@ class Hardening:
         if self.account not in accounts:
             self.remove(self.sudoers_file)
         if not left:
-            self.remove(HELPER)
-            self.remove_programs(keep=())
+            for path in (HELPER, f"{HELPER}.new"):
+                self.remove(path)
+            self.remove_programs()
             for folder in (COMPILED, FOLDER, BOUNDS, os.path.dirname(BOUNDS)):
                 if os.path.isdir(folder) and not os.listdir(folder):
                     os.rmdir(folder)
                     self.changed.append(f"removed {folder}")
 
-    def remove_programs(self, keep: Any) -> None:
-        """Remove programs of other versions than those that are kept, and what Python made of them."""
+    def remove_programs(self) -> None:
+        """Remove programs that sudo does not start: another `worker harden` may have written meanwhile what it does."""
+        started = ""
+        if os.path.exists(HELPER):
+            with open(HELPER, encoding="utf-8") as file:
+                started = file.read()
         for folder in (FOLDER, COMPILED):
             for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                 program = PROGRAM.fullmatch(name)
-                if program and f"{program.group(1)}.py" not in keep:
+                if program and (program.group(1) not in started or ".new" in name):
                     self.remove(f"{folder}/{name}")
 
     def remove(self, path: str) -> None:
@@ -244,6 +285,15 @@ class Hardening:
         if os.path.lexists(path):
             os.unlink(path)
             self.changed.append(f"removed {path}")
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in a folder on the disk before anything that counts on them."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def run(*words: str) -> tuple[int, str, str]:

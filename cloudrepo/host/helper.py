@@ -1,8 +1,8 @@
 """The program that `./cloud worker harden` installs: takes messages as the runner does, within the grammar only.
 
 `programs.py` makes it of `relay.py`, the parts of the runner, `grammar.py`, `texts.py`, `judge.py`, `ownership.py` and
-this file, in this order: one file of root's, which sudo lets one account run without arguments. A message names its
-version instead of bringing a program; everything else is refused.
+this file, in this order: one module of root's, beside six lines that sudo lets one account run without arguments. A
+message names its version instead of bringing a program; everything else is refused.
 """
 
 from __future__ import annotations

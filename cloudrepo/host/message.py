@@ -119,9 +119,11 @@ def diagnose(host: str, status: int | None, stderr: str, noise: str = "") -> Hos
 _INSTALL = "on the host run `sudo apt-get install python3 sudo`"
 _NOPASSWD = "on the host give the account a line `USER ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d"
 _HARDEN = "run `./cloud worker harden IP` for this host, or set host.privilege to sudo if that is what it should be"
+#: What Python says when a file of the helper is not there, or was damaged on its disk.
+_BROKEN = ("No module named 'helper_", "marshal data", "EOF read where object expected")
 _CAUSES = (
     (f"{HELPER}: command not found", "the helper is not installed", _HARDEN, "host.helper"),
-    ("No module named 'helper_", "the helper is not whole", _HARDEN, "host.helper"),
+    *((text, "the helper is not whole", _HARDEN, "host.helper") for text in _BROKEN),
     (f"{HELPER}: No such file", "the helper is not installed", _HARDEN, "host.helper"),
     ("a password is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),
     ("a terminal is required", "sudo asks for a password", _NOPASSWD, "host.sudo"),

@@ -22,14 +22,13 @@ HELPER_PARTS = ("relay", *RUNNER_PARTS, "grammar", "texts", "flow_ways", "judge"
 _OWN_IMPORTS = re.compile(r"^from (?:cloudrepo\.host[\w.]*|__future__) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 _BEGIN = "from __future__ import annotations\n\n"
 #: What sudo starts. Python compiles a program that it starts each time, which takes longer than all that the helper
-#: does for a plan; what it imports it keeps compiled.
+#: does for a plan; a module that was compiled before it only reads.
 _START = """\
 #!/usr/bin/python3 -IS
-# Made by `./cloud worker harden`: what sudo starts. The program lies beside it, where Python keeps it compiled.
-import os
+# Made by `./cloud worker harden`: what sudo starts. The program lies beside it, compiled by `worker harden`, too.
 import sys
 
-os.umask(0o022)  # what is kept compiled is root's alone to write
+sys.dont_write_bytecode = True  # the caller's limits hold here: what is written could be cut
 sys.path.append({folder!r})
 from helper_{version} import helper_main
 

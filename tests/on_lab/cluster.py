@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cloudrepo.guest_agent import GuestAgent, GuestResult
+from cloudrepo.guest_agent import GuestAgent, GuestResult, GuestSilent
 from cloudrepo.naming import machine_dir
 from lab.cluster import Lab
 from lab.layout import DEAF_IMAGE_NAME, WORKER_USER
@@ -172,8 +172,12 @@ class Cluster:
 
     def guest_waits(self, vm_id: int, line: str, seconds: float = 180) -> str:
         """Have a guest wait until a line of shell succeeds; what that one said. To ask it costs more than the guest."""
-        wait = f"exec 9<>/run/never; until {line}; do read -r -t 1 _ <&9; done"  # `sleep` would be a process
-        done = self.guest(vm_id, "ash", "-c", wait, timeout_s=seconds)
+        # `sleep` would be a process; /run/never is lab-net's, too, whoever comes first
+        wait = f"mkfifo /run/never 2>/dev/null; exec 9<>/run/never; until {line}; do read -r -t 1 _ <&9; done"
+        try:
+            done = self.guest(vm_id, "ash", "-c", wait, timeout_s=seconds)
+        except GuestSilent as error:
+            raise AssertionError(f"{line} in VM {vm_id}: not within {seconds:g} s ({error})") from error
         assert done.status == 0, (line, done)
         return done.out
 

@@ -189,6 +189,9 @@ def test_hardening_says_what_it_changed_and_can_be_repeated_and_undone(thief: Th
     before = host(other, *everything)
     assert api.harden_worker(other, admin="admin") == (True, {"changed": [], "warnings": []})
     assert host(other, *everything) == before
+    compiled = host(other, "sh", "-c", f"ls {COMPILED}/*.pyc").strip()
+    host(other, "truncate", "-s", "5000", compiled)  # a disk may do that
+    assert api.harden_worker(other, admin="admin") == (True, {"changed": [f"compiled {compiled}"], "warnings": []})
     done, message = api.harden_worker(other)  # the account itself is root no more
     assert not done and f"`./cloud worker harden {other} --admin USER`" in message.hint
     done, answer = api.harden_worker(other, admin="admin", undo=True)
