@@ -25,27 +25,30 @@ __all__ = ["installation"]  # the fixture
 SCHEMAS = CHECKOUT / "docs" / "schemas" / "commands.json"
 
 
+Validator = jsonschema.Draft202012Validator
+
+
 @functools.cache
 def schemas() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(SCHEMAS.read_text())
+    Validator.check_schema({"$schema": found["$schema"], "$defs": {**found["$defs"], **found["commands"]}})
     return found
 
 
+@functools.cache
 def validator(command: str) -> jsonschema.Draft202012Validator:
     """Holds documents against the schema of one command."""
     of = schemas()
     chosen = {"$schema": of["$schema"], "$defs": of["$defs"], **of["commands"][command]}
-    checker = jsonschema.Draft202012Validator
-    checker.check_schema(chosen)
-    return checker(chosen, format_checker=jsonschema.FormatChecker())
+    return Validator(chosen, format_checker=jsonschema.FormatChecker())
 
 
 def document(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What was written: one document that its schema allows."""
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    problems = [f"{list(one.absolute_path)}: {one.message}" for one in validator(command).iter_errors(found)]
-    best = jsonschema.exceptions.best_match(validator(command).iter_errors(found))
-    assert not problems, (command, best, json.dumps(found)[:2000])
+    problems = list(validator(command).iter_errors(found))
+    texts = [f"{list(one.absolute_path)}: {one.message}" for one in problems]
+    assert not problems, (command, jsonschema.exceptions.best_match(problems), texts, json.dumps(found)[:2000])
     return found
 
 
