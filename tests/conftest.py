@@ -164,6 +164,15 @@ def refuse_beyond_loopback(family: int, address: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of passwords in four rounds: the product's twelve take 0.2 s of a processor each."""
+    import bcrypt
+
+    genuine = bcrypt.gensalt
+    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine(4))
+
+
+@pytest.fixture(autouse=True)
 def documented_flavors() -> Iterator[None]:
     """Each test begins with the documented flavors; an installation's own settings replace them."""
     from cloudrepo.settings import DEFAULT_FLAVORS

@@ -30,12 +30,6 @@ class FakeUsers:
         yield self.data
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine(4))
-
-
 def sha(password: str) -> str:
     return hashlib.sha256(password.encode()).hexdigest()
 
@@ -46,6 +40,13 @@ def test_hashes_are_salted_bcrypt_and_verify() -> None:
     assert one.startswith("$2b$")
     assert accounts.verify_password("correct horse", one)
     assert not accounts.verify_password("correct horsf", one)
+
+
+def test_a_hash_has_twelve_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its own: all tests have them cheaper (conftest.py)."""
+    genuine = bcrypt.gensalt
+    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine({12: 5}[rounds]))
+    assert accounts.hash_password("correct horse").startswith("$2b$05$")
 
 
 def test_the_documented_hash_is_accepted_in_either_case() -> None:

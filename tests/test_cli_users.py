@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 
 from cli.ask import Ask
@@ -22,12 +21,6 @@ from test_cli_recovery import installation, run
 from test_cli_scripts import process
 
 __all__ = ["installation"]
-
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine(4))
 
 
 def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

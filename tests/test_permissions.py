@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 
 from cloudrepo import permissions
@@ -154,8 +153,6 @@ def arguments(slice_id: int, owner: str) -> dict[str, tuple[tuple[Any, ...], dic
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[OrchestratorAPI, dict[str, int]]]:
     """Makes a façade where `me` has a role, and a slice with a running VM for each kind of owner."""
-    genuine = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine(4))
 
     def make(role: str) -> tuple[OrchestratorAPI, dict[str, int]]:
         api = orchestrator(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 
 from cloudrepo.invariants import violations
@@ -17,8 +16,6 @@ FIRST, OWN = "correct horse", "battery staple"
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OrchestratorAPI:
-    genuine = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine(4))
     api = orchestrator(tmp_path)
     monkeypatch.setattr(api._gate, "_sleep", lambda seconds: None)
     return api
