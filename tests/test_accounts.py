@@ -44,9 +44,9 @@ def test_hashes_are_salted_bcrypt_and_verify() -> None:
 
 def test_a_hash_has_twelve_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its own: all tests have them cheaper (conftest.py)."""
-    genuine = bcrypt.gensalt
-    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: genuine({12: 5}[rounds]))
-    assert accounts.hash_password("correct horse").startswith("$2b$05$")
+    salts = {12: bcrypt.gensalt(4)}
+    monkeypatch.setattr(bcrypt, "gensalt", salts.__getitem__)
+    assert accounts.hash_password("correct horse").encode().startswith(salts[12])
 
 
 def test_the_documented_hash_is_accepted_in_either_case() -> None:
