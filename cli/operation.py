@@ -61,17 +61,16 @@ def perform(context: Context, verb: str, slice_id: int, **options: Any) -> Resul
     """
     call: Call = getattr(context.api, CALLS.get(verb) or f"{verb}_slice")
     stop, display = Interruption(), ProgressDisplay(context.screen, hint=STOPPABLE if context.can_leave else "")
-    with display:
-        work = Work(
-            f"{verb} of slice {slice_id}",
-            lambda: call(context.username, slice_id, progress=display, stop=stop, **options),
-            display,
-            show=show_result,
-            stop=stop,
-            slice_id=slice_id,
-            may_keep=verb == "deploy",
-        )
-        return watch(context, work)
+    work = Work(
+        f"{verb} of slice {slice_id}",
+        lambda: call(context.username, slice_id, progress=display, stop=stop, **options),
+        display,
+        show=show_result,
+        stop=stop,
+        slice_id=slice_id,
+        may_keep=verb == "deploy",
+    )
+    return watch(context, work)
 
 
 def run_work(
@@ -151,21 +150,22 @@ def show_result(context: Context, result: Result) -> None:
 
 
 def _wait_unseen(work: Work, soon_s: float) -> tuple[bool, Any] | None:
-    """Wait a little; what is typed meanwhile is for the next question. The end of the work, or None with its bar on."""
+    """Wait a little; what is typed meanwhile is for the next question. The end of the work, or None."""
     try:
-        answer = work.answer(soon_s) if soon_s else None
+        return work.answer(soon_s) if soon_s else None
     except KeyboardInterrupt:
         raise LeftBehind from None
-    if answer is None:
-        work.display.show()
-    return answer
 
 
 def _wait(context: Context, work: Work) -> tuple[bool, Any]:
     """Wait for the end of the work; turn Ctrl-C into the choice, and Esc into going back."""
     with KeyWatch(wanted=context.can_leave) as keys:
+        is_shown = False
         while True:
             try:
+                if not is_shown:
+                    is_shown = True
+                    work.display.show()  # which says what keys do: from now on they do it
                 answer = work.answer(POLL_S)
                 if answer is not None:
                     return answer

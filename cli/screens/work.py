@@ -27,7 +27,6 @@ def work_menu(context: Context) -> None:
 
 def come_back(context: Context, work: Work) -> None:
     """Look at work until it ends, and say what became of it."""
-    work.display.show()
     try:
         result = watch(context, work)
     except LeftBehind:

@@ -173,7 +173,7 @@ class Cluster:
     def guest_waits(self, vm_id: int, line: str, seconds: float = 180) -> str:
         """Have a guest wait until a line of shell succeeds; what that one said. To ask it costs more than the guest."""
         # `sleep` would be a process; /run/never is lab-net's, too, whoever comes first
-        wait = f"mkfifo /run/never 2>/dev/null; exec 9<>/run/never; until {line}; do read -r -t 1 _ <&9; done"
+        wait = f"mkfifo /run/never 2>/dev/null; exec 9<>/run/never; until {line}; do read -r -t 1 _ <&9; done; true"
         try:
             done = self.guest(vm_id, "ash", "-c", wait, timeout_s=seconds)
         except GuestSilent as error:
