@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Objects made since the last collection; Python's own 700 has it collect all the time while modules are loaded, which
 #: is a tenth of a command's start, and finds nothing.
-COLLECT_AFTER = 20_000
+COLLECT_AFTER = 50_000
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
