@@ -10,11 +10,15 @@ import ipaddress
 import json
 import os
 import subprocess
+import threading
 
 from cloudrepo.errors import HostError
 
 VARIABLE = "CLOUDREPO_LAB_ONLY"
 ALIAS = "cloudrepo-lab "
+
+_asking = threading.Lock()
+_no_labs: set[int] = set()  # by their numbers; a lab's is asked again, since numbers are given anew
 
 
 def check_lab(host: str, address: str) -> None:
@@ -27,7 +31,7 @@ def check_lab(host: str, address: str) -> None:
     Raises:
         HostError: it is not allowed; no packet was sent.
     """
-    if os.environ.get(VARIABLE) != "1" or is_loopback(address) or loopback_alias().startswith(ALIAS):
+    if os.environ.get(VARIABLE) != "1" or is_loopback(address) or is_in_lab():
         return
     raise HostError(
         host,
@@ -46,8 +50,20 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def loopback_alias() -> str:
-    """The alias of `lo` in this process's network namespace; empty when it has none.
+def is_in_lab() -> bool:
+    """Whether this thread is in a network namespace of a lab. Of one that is none that is asked once."""
+    namespace = os.stat("/proc/thread-self/ns/net").st_ino
+    with _asking:
+        if namespace in _no_labs:
+            return False
+        alias = loopback_alias()
+        if alias == "":
+            _no_labs.add(namespace)
+        return alias is not None and alias.startswith(ALIAS)
+
+
+def loopback_alias() -> str | None:
+    """The alias of `lo` in this thread's network namespace; empty when it has none, None when that is not known.
 
     Asked by netlink (`ip`), since /sys shows the namespace it was mounted in, which may be another one.
     """
@@ -57,4 +73,4 @@ def loopback_alias() -> str:
         ).stdout
         return str(json.loads(answer)[0].get("ifalias", ""))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError, AttributeError):
-        return ""
+        return None

@@ -317,11 +317,15 @@ def test_the_users_ssh_configuration_is_honoured(sshd: PrivateSshd, tmp_path: Pa
 @pytest.mark.parametrize("address", ["10.0.10.1", "203.0.113.1", "worker.example"])
 def test_outside_the_lab_no_host_is_contacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("CLOUDREPO_LAB_ONLY", "1")
-    monkeypatch.setattr("cloudrepo.lab_guard.loopback_alias", lambda: "")
+    monkeypatch.setattr("cloudrepo.lab_guard._no_labs", set())
+    answers: list[str | None] = [None, "", "cloudrepo-lab /tmp/x"]  # not known, none, and what nobody asks for any more
+    monkeypatch.setattr("cloudrepo.lab_guard.loopback_alias", lambda: answers.pop(0))
     executor = RemoteExecutor(known_hosts=tmp_path / "k", config_file=tmp_path / "c")
-    with pytest.raises(HostError, match="only the lab is allowed") as caught:
-        executor.home(address)
-    assert caught.value.code == "host.lab_only"
+    for _ in range(4):
+        with pytest.raises(HostError, match="only the lab is allowed") as caught:
+            executor.home(address)
+        assert caught.value.code == "host.lab_only"
+    assert answers == ["cloudrepo-lab /tmp/x"]
 
 
 @pytest.mark.parametrize(("variable", "alias"), [("1", "cloudrepo-lab /tmp/x"), (None, ""), ("0", "")])
@@ -338,6 +342,7 @@ def test_inside_a_lab_or_unguarded_hosts_are_contacted(
         monkeypatch.delenv("CLOUDREPO_LAB_ONLY")
     else:
         monkeypatch.setenv("CLOUDREPO_LAB_ONLY", variable)
+    monkeypatch.setattr("cloudrepo.lab_guard._no_labs", set())
     monkeypatch.setattr("cloudrepo.lab_guard.loopback_alias", lambda: alias)
     monkeypatch.setattr("socket.create_connection", refuse)
     executor = RemoteExecutor(known_hosts=tmp_path / "k", config_file=tmp_path / "c")
