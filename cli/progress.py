@@ -72,8 +72,9 @@ class ProgressDisplay:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            live.start(refresh=True)
+            live.start()
             self._live = live, Redrawing(live.refresh)
+            self._live[1].news()  # nothing is seen before that: whoever then presses a key finds all in place
 
     def pause(self) -> None:
         """Leave the last picture standing and draw no more, so that a question can be asked under it."""
