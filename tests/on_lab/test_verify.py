@@ -25,12 +25,12 @@ def test_right_slices_have_no_violation_guests_answer_and_nothing_is_left(cluste
     def answered() -> Record | None:
         found: Record = cluster.ok("verify")
         assert found["violations"] == [] and found["unreachable"] == {}, found
-        # a guest answers for an address once DHCP gave it; that is when all four have
-        return found if len(found["guests"]) == 4 and not found["unproven"] else None
+        # a guest answers for an address once DHCP gave it, and, on a busy host, by ARP before it does by a ping
+        both = [ways for ways in found["guests"].values() if sorted(ways) == ["ARP", "ping"]]
+        return found if len(both) == len(found["guests"]) == 4 and not found["unproven"] else None
 
-    found = wait_until(answered, 90, "every guest answers")
+    found = wait_until(answered, 90, "every guest answers, by ARP and by ping")
     assert found["nics"] == 4 and found["heard"] > 100 and found["not_heard"] > 1000
-    assert all(sorted(ways) == ["ARP", "ping"] for ways in found["guests"].values()), found["guests"]
     assert cluster.snapshot() == before
     only = cluster.ok("verify", two["id"])
     assert only["violations"] == [] and 0 < only["frames"] < found["frames"]
