@@ -33,6 +33,7 @@ from cloudrepo import image_inspection
 from cloudrepo.errors import RefusedError
 from cloudrepo.image_header import Header
 from cloudrepo.late_dataclass import dataclass
+from cloudrepo.stores.files import sync_directory
 from cloudrepo.validation import shown
 
 log = logging.getLogger(__name__)
@@ -224,9 +225,9 @@ class Library:
         with self._locked():
             self._refuse_taken(image.name)
             (draft / LOCK).unlink()
-            _sync(draft)
+            sync_directory(draft)
             draft.rename(self.folder / image.name)
-            _sync(self.folder)
+            sync_directory(self.folder)
 
     def _refuse_taken(self, name: str) -> None:
         same = (entry for entry in self._entries() if entry.casefold() == name.casefold())
@@ -295,7 +296,7 @@ class Library:
             (self.folder / image.name).rename(hidden)
         except FileNotFoundError as error:
             raise RefusedError(f"there is no image {image.name}", evidence="it was just removed") from error
-        _sync(self.folder)
+        sync_directory(self.folder)
         return hidden
 
     def discard(self, hidden: Path) -> None:
@@ -452,14 +453,6 @@ def _is_abandoned(lock: Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _taken(name: str) -> RefusedError:
